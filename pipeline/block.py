@@ -1,0 +1,214 @@
+"""What the pipeline hands to sinks: tracks, blocks of audio, events and summaries.
+
+A *track* is what one party said in one direction. A *block* holds the frames of equal length
+and codec that were released together, at most one per track. Positions count samples of the
+track's own media clock; sample 0 is the first sample of its first audio packet.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Literal
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from uuid import UUID
+
+    from numpy.typing import NDArray
+
+    from pipeline.codecs import Codec
+
+Leg = Literal["A", "B"]
+DirectionName = Literal["inbound", "outbound"]
+CloseReason = Literal["idle", "closed", "shutdown"]
+
+
+@dataclass(frozen=True, slots=True)
+class Track:
+    """One party's audio in one direction: the stable thing that sinks are told about.
+
+    Immutable and safe to keep. `row` indexes every columnar array of the pipeline while the
+    track is open and is reused afterwards; (`row`, `generation`) never comes back.
+    """
+
+    row: int
+    generation: int
+    call_leg_id: UUID
+    leg: Leg
+    direction: DirectionName
+    opened_ns: int
+    """Arrival of the first packet, nanoseconds on the receiver's clock (monotonic when live)."""
+    opened_unix_ns: int
+    """The same moment, nanoseconds since 1970 UTC."""
+    source: str
+    """`address:port` that the first packet came from."""
+    destination: str
+    """`address:port` that it was sent to."""
+    ssrc: int
+    """SSRC of the first packet (RFC 3550 section 3); later ones are in the summary."""
+
+
+class AudioBlock:
+    """Frames of one codec and one length, one row per track, released together.
+
+    Every array has one entry per frame, in the order of `rows`, which names no track twice.
+    All of them, `pcm` included, are valid **during the call only**; use `copy()` to keep a block.
+    """
+
+    __slots__ = (
+        "_pcm",
+        "_scratch",
+        "arrival_ns",
+        "codec",
+        "gap_samples",
+        "lost",
+        "payload",
+        "position",
+        "rows",
+    )
+
+    def __init__(
+        self,
+        *,
+        codec: Codec,
+        rows: NDArray[np.intp],
+        position: NDArray[np.int64],
+        gap_samples: NDArray[np.int64],
+        lost: NDArray[np.int64],
+        arrival_ns: NDArray[np.int64],
+        payload: NDArray[np.uint8],
+        scratch: NDArray[np.int16] | None = None,
+    ) -> None:
+        self.codec = codec
+        """The codec of every frame in the block."""
+        self.rows = rows
+        """(n,) intp: `Track.row` of each frame."""
+        self.position = position
+        """(n,) int64: the frame's first sample, in samples since the track's first one."""
+        self.gap_samples = gap_samples
+        """(n,) int64: samples without audio (silence or loss) between the frame before and this
+        one; 0 for a track's first frame. Negative when the sender's timestamps overlap."""
+        self.lost = lost
+        """(n,) int64: packets that were lost immediately before this frame."""
+        self.arrival_ns = arrival_ns
+        """(n,) int64: arrival of the frame's packet on the receiver's clock."""
+        self.payload = payload
+        """(n, bytes) uint8, C-contiguous: the codec's codes as they came."""
+        self._scratch = scratch
+        self._pcm: NDArray[np.int16] | None = None
+
+    def __len__(self) -> int:
+        return len(self.rows)
+
+    @property
+    def sample_rate_hz(self) -> int:
+        """Samples per second of `pcm` and of all positions."""
+        return self.codec.sample_rate_hz
+
+    @property
+    def samples(self) -> int:
+        """Length of each frame in samples."""
+        return self.codec.samples(self.payload.shape[1])
+
+    @property
+    def nbytes(self) -> int:
+        """Bytes of audio that the block holds, coded and decoded."""
+        return self.payload.nbytes + (0 if self._pcm is None else self._pcm.nbytes)
+
+    @property
+    def pcm(self) -> NDArray[np.int16]:
+        """(n, samples) int16, C-contiguous: decoded at the first use, once for all who share it."""
+        if self._pcm is None:
+            # whoever else decodes at the same moment, in another thread, gets the same
+            shape = (len(self.rows), self.samples)
+            if self._scratch is None or self._scratch.size < shape[0] * shape[1]:
+                out = np.empty(shape, np.int16)
+            else:
+                out = self._scratch.reshape(-1)[: shape[0] * shape[1]].reshape(shape)
+            self.codec.decode(self.payload, out)
+            self._pcm = out
+        return self._pcm
+
+    def copy(self) -> AudioBlock:
+        """Return a block that owns its arrays and may be kept."""
+        kept = AudioBlock(
+            codec=self.codec,
+            rows=self.rows.copy(),
+            position=self.position.copy(),
+            gap_samples=self.gap_samples.copy(),
+            lost=self.lost.copy(),
+            arrival_ns=self.arrival_ns.copy(),
+            payload=self.payload.copy(),
+        )
+        if self._pcm is not None:
+            kept._pcm = self._pcm.copy()
+        return kept
+
+
+@dataclass(frozen=True, slots=True)
+class Event:
+    """Something that happened on a track, named in the past tense.
+
+    Emitted by sinks (`speech_started`, `speech_stopped`) and by the receiver (`track_opened`,
+    `track_closed`), delivered to `Sink.event` of all sinks.
+    """
+
+    kind: str
+    track: Track
+    position_samples: int
+    """Where on the track, in samples."""
+    sample_rate_hz: int
+    data: Mapping[str, Any] = field(default_factory=dict)
+    """Further facts, ready for JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class TrackSummary:
+    """The figures of a finished (or, on request, of a running) track."""
+
+    reason: CloseReason
+    packets: int
+    """Packets that belong to the track, duplicates and late ones included."""
+    payload_bytes: int
+    """Sum of their RTP payloads."""
+    released: int
+    """Packets released in order, audio or not."""
+    lost: int
+    """Packets given up: missing when their time was over."""
+    late: int
+    """Packets that came after they had been given up."""
+    duplicate: int
+    reordered: int
+    """Packets that came after a later one, but in time."""
+    resets: int
+    """Restarts of the sequence: another SSRC, or a jump that the next packet continued."""
+    unknown_payload: int
+    """Packets of a payload type that no codec is registered for."""
+    timestamp_gaps: int
+    """Silences: timestamp gaps between consecutive sequence numbers."""
+    silence_samples: int
+    """Samples in all gaps, of silence and of loss."""
+    jitter_last_ms: float
+    """Interarrival jitter (RFC 3550 section 6.4.1)."""
+    jitter_mean_ms: float
+    jitter_max_ms: float
+    first_arrival_ns: int
+    last_arrival_ns: int
+    duration_samples: int
+    """End of the last audio frame."""
+    sample_rate_hz: int
+    payload_types: Mapping[int, int]
+    """Packets by RTP payload type."""
+    codecs: tuple[str, ...]
+    """Names of the codecs of those payload types, `unknown` where there is none."""
+    ssrcs: tuple[int, ...]
+    """The last sources that fed the track, in their order (at most 100)."""
+    losses: tuple[tuple[int, int], ...]
+    """(position in samples, packets) of each loss, the first 1,000 of them."""
+
+    @property
+    def duration_s(self) -> float:
+        """Media time from the first audio sample to the last, in seconds."""
+        return self.duration_samples / self.sample_rate_hz

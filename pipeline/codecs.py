@@ -1,0 +1,85 @@
+"""RTP payload type to codec, and G.711 by table.
+
+The static payload types and their clocks are those of RFC 3551 section 6. G.711 is decoded for
+all due frames at once: two codes at a time through a table of 65,536 pairs, made at import from
+the standard library's audioop (audioop-lts from Python 3.13 on).
+"""
+
+from __future__ import annotations
+
+import warnings
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from numpy.typing import NDArray
+
+with warnings.catch_warnings():
+    warnings.simplefilter("ignore", DeprecationWarning)
+    import audioop
+
+PAYLOAD_TYPES = 128
+"""Number of RTP payload types (7 bits)."""
+
+
+@dataclass(frozen=True, eq=False)
+class Codec:
+    """One byte per sample, decoded by a table: PCMU and PCMA.
+
+    `table` maps a code to its int16 sample; `silence` is the code of a zero sample.
+    """
+
+    name: str
+    sample_rate_hz: int
+    silence: int
+    table: NDArray[np.int16]
+    pairs: NDArray[np.uint32]
+    """(65536,) two neighbouring codes, as they lie in memory, to two neighbouring samples."""
+
+    def samples(self, payload_bytes: int) -> int:
+        """Return the number of samples in so many bytes of payload."""
+        return payload_bytes
+
+    def decode(self, payload: NDArray[np.uint8], out: NDArray[np.int16]) -> None:
+        """Decode `payload` (n, bytes) into `out` (n, samples), both C-contiguous."""
+        if payload.shape[-1] % 2 == 0 and payload.ctypes.data % 2 == 0:
+            # mode="wrap" skips the bounds check that a 16-bit index cannot fail
+            np.take(self.pairs, payload.view(np.uint16), out=out.view(np.uint32), mode="wrap")
+        else:
+            np.take(self.table, payload, out=out, mode="wrap")
+
+
+def _g711(name: str, table: NDArray[np.int16], silence: int) -> Codec:
+    pair = np.arange(65536, dtype=np.uint16).view(np.uint8).reshape(-1, 2)
+    return Codec(
+        name=name,
+        sample_rate_hz=8000,
+        silence=silence,
+        table=table,
+        pairs=np.ascontiguousarray(table[pair]).view(np.uint32).reshape(-1),
+    )
+
+
+_ALL_CODES = bytes(range(256))
+PCMU = _g711("PCMU", np.frombuffer(audioop.ulaw2lin(_ALL_CODES, 2), np.int16), silence=0xFF)
+PCMA = _g711("PCMA", np.frombuffer(audioop.alaw2lin(_ALL_CODES, 2), np.int16), silence=0xD5)
+
+CODECS: Mapping[int, Codec] = {0: PCMU, 8: PCMA}
+"""The codecs by RTP payload type."""
+
+CLOCK_RATES_HZ: Mapping[int, int] = {
+    **dict.fromkeys((0, 3, 4, 5, 7, 8, 9, 12, 13, 15, 18), 8000),
+    6: 16000,
+    10: 44100,
+    11: 44100,
+    14: 90000,
+    16: 11025,
+    17: 22050,
+    **dict.fromkeys((25, 26, 28, 31, 32, 33, 34), 90000),
+}
+"""RTP clock by static payload type (RFC 3551 tables 4 and 5); G.722's is 8000 by erratum."""
+

@@ -1,0 +1,206 @@
+"""Playout: where each released frame stands in time, and blocks of equal frames for the sinks.
+
+A frame's position follows from its RTP timestamp: what lies between the end of the frame before
+and its beginning is a gap, of silence (DTX, hold) or of loss. A timestamp that cannot be believed
+(a gap beyond `max_gap_s`, a step back beyond two seconds, or a new sequence) is not: there the
+frame stands as far behind the one before as it arrived behind it, at most `max_gap_s`.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from pipeline.block import AudioBlock
+from pipeline.codecs import CODECS, PAYLOAD_TYPES
+from pipeline.rows import RowState
+from pipeline.sequence import distance32
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from numpy.typing import NDArray
+
+    from pipeline.codecs import Codec
+    from pipeline.packets import Packets, Released
+
+MAX_STEP_BACK_S = 2.0
+MAX_LOSSES = 1000
+"""Losses per track that are remembered one by one."""
+
+_NO_CODEC = PAYLOAD_TYPES
+_CODEC_OF = np.full(PAYLOAD_TYPES, _NO_CODEC, np.intp)
+for _payload_type in CODECS:
+    _CODEC_OF[_payload_type] = _payload_type
+
+
+class Playout(RowState):
+    """Media time of all tracks by row."""
+
+    fresh = {  # noqa: RUF012 -- the columns' declaration, never changed
+        "has_begun": (np.bool_, False),
+        "end": (np.int64, 0),
+        "next_timestamp": (np.int64, 0),
+        "next_arrival_ns": (np.int64, 0),
+        "rate_hz": (np.int64, 8000),
+        "timestamp_gaps": (np.int64, 0),
+        "silence_samples": (np.int64, 0),
+    }
+    has_begun: NDArray[np.bool_]
+    """Whether there has been an audio frame."""
+    end: NDArray[np.int64]
+    """Position of the end of the last frame, in samples."""
+    next_timestamp: NDArray[np.int64]
+    """RTP timestamp of a frame that follows without a gap."""
+    next_arrival_ns: NDArray[np.int64]
+    """When that frame would arrive on a network without jitter."""
+    rate_hz: NDArray[np.int64]
+    """Sample rate of the last frame."""
+    timestamp_gaps: NDArray[np.int64]
+    silence_samples: NDArray[np.int64]
+
+    def __init__(self, *, max_gap_s: float = 60) -> None:
+        super().__init__()
+        self.max_gap_s = max_gap_s
+        self.timestamp_gaps_total = 0
+        self.silence_samples_total = 0
+        self.losses: dict[int, list[tuple[int, int]]] = {}
+        """By row: (position, packets) of each loss, at most MAX_LOSSES."""
+        self._payload = np.zeros(0, np.uint8)
+        self._pcm = np.zeros(0, np.int16)
+        self._pending_lost: dict[int, int] = {}
+        self._restarted: set[int] = set()
+        """Rows whose next audio frame begins a new sequence."""
+
+    def renew(self, row: int) -> None:
+        """Set one row to the fresh values."""
+        super().renew(row)
+        self.losses.pop(row, None)
+        self._pending_lost.pop(row, None)
+        self._restarted.discard(row)
+
+    def play(self, released: Released) -> Iterator[AudioBlock]:
+        """Yield the audio of released packets as blocks, each valid until the next is asked for.
+
+        Packets without audio (no codec, no payload) yield nothing; the next frame's timestamp
+        tells the length of the gap that they leave.
+        """
+        packets = released.packets
+        if released.restarted:
+            self._restarted.update(packets.rows.tolist())
+        length = packets.length
+        kind = (_CODEC_OF.take(packets.payload_type) << 16 | length) << 16 | packets.offset
+        if (kind == kind[0]).all():
+            kinds = [(int(kind[0]), slice(None))]
+        else:
+            kinds = [(int(k), np.flatnonzero(kind == k)) for k in np.unique(kind)]
+        for key, which in kinds:
+            codec = CODECS.get(key >> 32)
+            size = key >> 16 & 0xFFFF
+            part = packets if isinstance(which, slice) else packets.take(which)
+            lost = None if released.lost is None else released.lost[which]
+            if codec is not None and size:
+                yield self._block(part, codec, size, lost)
+            elif lost is not None:
+                self._postpone(part.rows, lost)
+
+    def _block(
+        self,
+        packets: Packets,
+        codec: Codec,
+        size: int,
+        lost: NDArray[np.int64] | None,
+    ) -> AudioBlock:
+        rows = packets.rows
+        n = len(rows)
+        samples = codec.samples(size)
+        rate_hz = codec.sample_rate_hz
+        end = self.end.take(rows)
+        gap = distance32(packets.timestamp, self.next_timestamp.take(rows))
+        if gap.any() or self._restarted:
+            gap = self._gap(packets, gap, rate_hz, end)
+            position = end + gap
+        else:
+            position = end
+        if lost is None:
+            lost = np.zeros(n, np.int64)
+        if self._pending_lost:
+            lost = lost + [self._pending_lost.pop(row, 0) for row in rows.tolist()]
+        if gap.any() or lost.any():
+            self._account(rows, end, gap, lost)
+        self.end[rows] = position + samples
+        self.next_timestamp[rows] = packets.timestamp + samples & 0xFFFF_FFFF
+        self.next_arrival_ns[rows] = packets.arrival_ns + samples * 1_000_000_000 // rate_hz
+        self.rate_hz[rows] = rate_hz
+        self.has_begun[rows] = True
+        return AudioBlock(
+            codec=codec,
+            rows=rows,
+            position=position,
+            gap_samples=gap,
+            lost=lost,
+            arrival_ns=packets.arrival_ns,
+            payload=self._gather(packets, size),
+            scratch=self._pcm,
+        )
+
+    def _gap(
+        self,
+        packets: Packets,
+        gap: NDArray[np.int64],
+        rate_hz: int,
+        end: NDArray[np.int64],
+    ) -> NDArray[np.int64]:
+        """Return the gaps that are believed, given those that the timestamps tell."""
+        rows = packets.rows
+        most = round(self.max_gap_s * rate_hz)
+        back = np.minimum(end, round(MAX_STEP_BACK_S * rate_hz))
+        doubtful = (gap > most) | (gap < -back)
+        if self._restarted:
+            doubtful |= np.isin(rows, list(self._restarted))
+            self._restarted.difference_update(rows.tolist())
+        if doubtful.any():
+            late_ns = packets.arrival_ns - self.next_arrival_ns.take(rows)
+            elapsed = np.clip(late_ns * rate_hz // 1_000_000_000, 0, most)
+            gap = np.where(doubtful, elapsed, gap)
+        return np.where(self.has_begun.take(rows), gap, 0)
+
+    def _account(
+        self,
+        rows: NDArray[np.intp],
+        end: NDArray[np.int64],
+        gap: NDArray[np.int64],
+        lost: NDArray[np.int64],
+    ) -> None:
+        silence = np.maximum(gap, 0)
+        self.silence_samples[rows] += silence
+        self.silence_samples_total += int(silence.sum())
+        is_silence = (gap > 0) & (lost == 0)
+        self.timestamp_gaps[rows] += is_silence
+        self.timestamp_gaps_total += int(is_silence.sum())
+        for i in np.flatnonzero(lost):
+            losses = self.losses.setdefault(int(rows[i]), [])
+            if len(losses) < MAX_LOSSES:
+                losses.append((int(end[i]), int(lost[i])))
+
+    def _postpone(self, rows: NDArray[np.intp], lost: NDArray[np.int64]) -> None:
+        """Remember losses before packets without audio for the next frame of their tracks."""
+        for row, packets in zip(rows.tolist(), lost.tolist(), strict=True):
+            if packets:
+                self._pending_lost[row] = self._pending_lost.get(row, 0) + packets
+
+    def _gather(self, packets: Packets, size: int) -> NDArray[np.uint8]:
+        """Bring payloads of equal offset and size together, (n, size) C-contiguous."""
+        n = len(packets)
+        if self._payload.size < n * size:
+            self._payload = np.zeros(n * size, np.uint8)
+            self._pcm = np.zeros(n * size, np.int16)
+        out = self._payload[: n * size].reshape(n, size)
+        first, offset = int(packets.slot[0]), int(packets.offset[0])
+        wanted = packets.store[:, offset : offset + size]
+        if int(packets.slot[-1]) - first == n - 1 and (np.diff(packets.slot) == 1).all():
+            np.copyto(out, wanted[first : first + n])
+        else:
+            np.take(wanted, packets.slot, axis=0, out=out, mode="clip")
+        return out

@@ -1,0 +1,47 @@
+"""Columns with one entry per track that grow with the highest row in use."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+_FIRST_ROWS = 64
+
+
+class RowState:
+    """Base of what keeps per-track state in columns.
+
+    A subclass declares its columns as annotated attributes and names them with their value for a
+    fresh row in `fresh`: `{"next_sequence": (np.int64, 0), "ring": ((np.int32, 64), -1)}`.
+    `ensure(rows)` makes room, doubling; `renew(row)` sets a row to the fresh values. Arrays move
+    when they grow: hold no reference to them across `ensure`.
+    """
+
+    fresh: dict[str, tuple[Any, Any]]
+
+    def __init__(self) -> None:
+        self.rows = 0
+        """Rows there is room for."""
+        self.ensure(_FIRST_ROWS)
+
+    def ensure(self, rows: int) -> None:
+        """Make room for so many rows."""
+        if rows <= self.rows:
+            return
+        size = max(_FIRST_ROWS, 1 << (rows - 1).bit_length())
+        for name, (spec, value) in self.fresh.items():
+            dtype, width = spec if isinstance(spec, tuple) else (spec, None)
+            grown: NDArray[Any] = np.full(size if width is None else (size, width), value, dtype)
+            if self.rows:
+                grown[: self.rows] = getattr(self, name)
+            setattr(self, name, grown)
+        self.rows = size
+
+    def renew(self, row: int) -> None:
+        """Set one row to the fresh values."""
+        for name, (_, value) in self.fresh.items():
+            getattr(self, name)[row] = value

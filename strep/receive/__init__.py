@@ -1,0 +1,1 @@
+"""Receiving: readers fill batches, the track table says whose packets they are."""

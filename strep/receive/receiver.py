@@ -1,0 +1,234 @@
+"""From a batch of datagrams to the pipeline: parse, find the tracks, hand on, keep account.
+
+Pure of sockets and clocks: batches are passed in, time is an argument.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import numpy as np
+
+from pipeline.block import CloseReason, Track
+from pipeline.packets import Packets
+from pipeline.pipeline import Pipeline
+from strep.receive.tracks import NO_ROW, TrackTable
+from strep.wire import Direction, DropReason, Endpoint, Kind, Leg
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+    from pipeline.dispatch import Dispatcher
+    from strep.wire import PacketBatch
+
+HOUSEKEEPING_NS = 1_000_000_000
+"""How often idle tracks are looked for."""
+
+
+@dataclass(frozen=True, slots=True)
+class Binding:
+    """Whose audio a port receives as plain RTP."""
+
+    call_leg_id: UUID
+    leg: Leg = Leg.A
+    direction: Direction = Direction.INBOUND
+
+
+class Receiver:
+    """Accepts batches, opens and closes tracks and feeds the pipeline.
+
+    `unix_offset_ns` is what must be added to the readers' clock for nanoseconds since 1970: 0 for
+    captures. Not thread-safe: one caller, the receive loop.
+
+    Datagrams are conserved: `read` is what was accepted, plus what was dropped by reason, plus
+    what is on probation.
+    """
+
+    def __init__(
+        self,
+        dispatcher: Dispatcher,
+        *,
+        max_tracks: int = 16_384,
+        idle_timeout_s: float = 30,
+        reorder_ms: float = 60,
+        max_gap_s: float = 60,
+        unix_offset_ns: int = 0,
+    ) -> None:
+        self.table = TrackTable(max_tracks)
+        self.pipeline = Pipeline(dispatcher, reorder_ms=reorder_ms, max_gap_s=max_gap_s)
+        self.idle_timeout_ns = round(idle_timeout_s * 1e9)
+        self.unix_offset_ns = unix_offset_ns
+        self.read = 0
+        """Datagrams read."""
+        self.tracks_opened = 0
+        self.tracks_closed: dict[CloseReason, int] = {"idle": 0, "closed": 0, "shutdown": 0}
+        self._dropped = np.zeros(len(DropReason), np.int64)
+        self._next_housekeeping_ns = 0
+
+    @property
+    def datagrams(self) -> dict[str, int]:
+        """How many datagrams were accepted, dropped (by reason) or are on probation."""
+        counters = self.pipeline.counters()
+        dropped = self._dropped.copy()
+        dropped[DropReason.STRAY] = counters.stray
+        counts = {reason.label: int(dropped[reason]) for reason in DropReason}
+        counts[DropReason.ACCEPTED.label] = counters.packets
+        counts["on_probation"] = counters.on_probation
+        return counts
+
+    def receive(self, batch: PacketBatch, binding: Binding | None = None) -> None:
+        """Take a batch that was just read; `binding` says whose its plain RTP is.
+
+        Plain RTP without a binding makes a track of each (source, destination, SSRC).
+        """
+        self.read += batch.count
+        if not batch.count:
+            return
+        if batch.parse():
+            which = np.arange(batch.count)
+        else:
+            which = np.flatnonzero(batch.reason[: batch.count] == DropReason.ACCEPTED)
+            self._dropped += np.bincount(
+                batch.reason[: batch.count], minlength=len(DropReason)
+            )  # index 0 counts the accepted and is not used
+        side = (batch.buffer[: batch.count, 0] & 0b11).take(which)
+        leg_id = batch.call_leg_id[:, : batch.count]
+        if len(which) < batch.count:
+            leg_id = leg_id.take(which, axis=1)
+        if not len(which):
+            return
+        is_rtp = batch.kind.take(which) == Kind.RTP
+        if is_rtp.any():
+            leg_id = leg_id.copy()
+            self._name_rtp(batch, which, is_rtp, leg_id, side, binding)
+        rows = self.table.lookup(leg_id[0], leg_id[1], side)
+        if (rows == NO_ROW).any():
+            self._open_new(batch, which, rows, leg_id, side)
+            known = np.flatnonzero(rows != NO_ROW)
+            rows, which = rows[known], which[known]
+        self.pipeline.push(_packets(batch, which, rows))
+
+    def tick(self, now_ns: int) -> None:
+        """Bring the passing of time: all that arrived before `now_ns` was received."""
+        self.pipeline.tick(now_ns)
+        if now_ns >= self._next_housekeeping_ns:
+            self._next_housekeeping_ns = now_ns + HOUSEKEEPING_NS
+            for row in self.pipeline.idle_rows(now_ns - self.idle_timeout_ns):
+                self._close(row, "idle")
+
+    def close_call(self, call_leg_id: UUID) -> int:
+        """Close all tracks of a call; returns how many there were."""
+        rows = [r for r, t in self.pipeline.tracks.items() if t.call_leg_id == call_leg_id]
+        for row in rows:
+            self._close(row, "closed")
+        return len(rows)
+
+    def stop(self) -> None:
+        """Close all tracks and let the sinks finish."""
+        for row in list(self.pipeline.tracks):
+            self._close(row, "shutdown")
+        self.pipeline.dispatcher.stop()
+
+    def _close(self, row: int, reason: CloseReason) -> None:
+        self.pipeline.close(row, reason)
+        self.table.remove(row)
+        self.tracks_closed[reason] += 1
+
+    def _open_new(
+        self,
+        batch: PacketBatch,
+        which: NDArray[np.intp],
+        rows: NDArray[np.intp],
+        leg_id: NDArray[np.uint64],
+        side: NDArray[np.uint8],
+    ) -> None:
+        """Open tracks for packets without a row, and set their rows where that could be."""
+        new = np.flatnonzero(rows == NO_ROW)
+        sequence, ssrc = batch.rtp("sequence"), batch.rtp("ssrc")
+        while len(new) and not self.table.is_full:
+            i = new[0]
+            slot = which[i]
+            row = self.table.add(leg_id[0, i], leg_id[1, i], int(side[i]))
+            arrival_ns = int(batch.arrival_ns[slot])
+            track = Track(
+                row=row,
+                generation=int(self.table.generation[row]),
+                call_leg_id=UUID(bytes=leg_id[:, i].tobytes()),
+                leg="B" if side[i] & 0b10 else "A",
+                direction="outbound" if side[i] & 0b01 else "inbound",
+                opened_ns=arrival_ns,
+                opened_unix_ns=arrival_ns + self.unix_offset_ns,
+                source=str(Endpoint.unpack(batch.source[slot].tobytes())),
+                destination=str(Endpoint.unpack(batch.destination[slot].tobytes())),
+                ssrc=int(ssrc[slot]),
+            )
+            self.pipeline.open(track, sequence=int(sequence[slot]))
+            self.tracks_opened += 1
+            same = (leg_id[:, new] == leg_id[:, i : i + 1]).all(axis=0) & (side[new] == side[i])
+            rows[new[same]] = row
+            new = new[~same]
+        self._dropped[DropReason.TRACKS_FULL] += len(new)
+        batch.reason[which[new]] = DropReason.TRACKS_FULL
+
+    @staticmethod
+    def _name_rtp(
+        batch: PacketBatch,
+        which: NDArray[np.intp],
+        is_rtp: NDArray[np.bool_],
+        leg_id: NDArray[np.uint64],
+        side: NDArray[np.uint8],
+        binding: Binding | None,
+    ) -> None:
+        """Give plain RTP a call leg: its port's, or one made from where it comes from."""
+        at = np.flatnonzero(is_rtp)
+        if binding is not None:
+            leg_id[:, at] = np.frombuffer(binding.call_leg_id.bytes, np.uint64)[:, None]
+            side[at] = binding.leg << 1 | binding.direction
+            return
+        slots = which[at]
+        leg_id[:, at] = flow_ids(
+            batch.source[slots], batch.destination[slots], batch.rtp("ssrc")[slots]
+        )
+        side[at] = 0
+
+
+def flow_ids(
+    source: NDArray[np.uint8], destination: NDArray[np.uint8], ssrc: NDArray[np.uint32]
+) -> NDArray[np.uint64]:
+    """Return a call_leg_id for each flow of plain RTP, (2, n) uint64 in memory order.
+
+    The same for the same source, destination (each (n, 24) uint8, see `Endpoint`) and SSRC, now
+    and in other runs: a version-8 UUID (RFC 9562 section 5.8) of a 128-bit mix of them.
+    """
+    words = np.concatenate((source.view("<u8").T, destination.view("<u8").T))
+    out = np.empty((2, len(ssrc)), np.uint64)
+    for half, seed in enumerate((0x9E3779B97F4A7C15, 0xD1B54A32D192ED03)):
+        mixed = ssrc.astype(np.uint64) + np.uint64(seed)
+        for word in words:
+            # splitmix64's finaliser
+            mixed = (mixed ^ word.astype(np.uint64)) * np.uint64(0xBF58476D1CE4E5B9)
+            mixed = (mixed ^ (mixed >> np.uint64(27))) * np.uint64(0x94D049BB133111EB)
+            mixed ^= mixed >> np.uint64(31)
+        out[half] = mixed.astype("<u8").view(np.uint64)
+    octets = np.ascontiguousarray(out.T).view(np.uint8)
+    octets[:, 6] = octets[:, 6] & 0x0F | 0x80
+    octets[:, 8] = octets[:, 8] & 0x3F | 0x80
+    return np.ascontiguousarray(octets.view(np.uint64).T)
+
+
+def _packets(batch: PacketBatch, which: NDArray[np.intp], rows: NDArray[np.intp]) -> Packets:
+    """Return the columns of these packets, the payloads left where they were received."""
+    return Packets(
+        rows=rows,
+        ssrc=batch.rtp("ssrc").take(which).astype(np.int64),
+        sequence=batch.rtp("sequence").take(which).astype(np.int64),
+        timestamp=batch.rtp("timestamp").take(which).astype(np.int64),
+        payload_type=batch.rtp("payload_type").take(which).astype(np.intp),
+        arrival_ns=batch.arrival_ns.take(which),
+        store=batch.buffer,
+        slot=which,
+        offset=batch.payload_offset.take(which).astype(np.intp),
+        length=batch.payload_bytes.take(which).astype(np.intp),
+    )

@@ -1,0 +1,228 @@
+"""A batch of datagrams as columns.
+
+Up to `capacity` datagrams lie in one preallocated 2-D byte array, one per row (a *slot*), and
+`parse` turns their headers into columns, one entry per datagram: what it is, why it is not
+accepted if it is not, and the fields of the tables in `fields`.
+
+The ordinary datagram (STREP version 1 with HeaderLen 24 and a bare 12-byte RTP header) is told
+from all others by two masked comparisons and two of its length. The others are parsed by
+`_parse_odd`, columnar as well but with one gather per header byte that may stand anywhere.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+from uuid import UUID
+
+import numpy as np
+
+from strep.wire.classify import DropReason, Kind
+from strep.wire.endpoint import ENDPOINT_BYTES
+from strep.wire.fields import RTP, RTP_BYTES, RTP_WORDS, STREP, STREP_BYTES, STREP_WORDS
+
+if TYPE_CHECKING:
+    from numpy.typing import NDArray
+
+DEFAULT_CAPACITY = 1024
+# A multiple of 64 that is an odd number of cache lines: with a power of two all headers of a batch
+# would fall into the same few sets of the cache.
+DEFAULT_SLOT_BYTES = 1600
+MIN_SLOT_BYTES = 512
+
+_HEADER_WORDS = STREP_WORDS + RTP_WORDS
+_HEADER_BYTES = STREP_BYTES + RTP_BYTES
+
+# In big-endian words. Word 0: magic 11, version 1, any L and D, HeaderLen 24, any reserved bytes.
+_STREP_MASK, _STREP_ORDINARY = np.uint32(0xFCFF0000), np.uint32(0xC4180000)
+# Word 6: RTP version 2 without padding, extension or CSRCs.
+_RTP_MASK, _RTP_ORDINARY = np.uint32(0xFF000000), np.uint32(0x80000000)
+# Payload types 64 to 95: RTCP.
+_RTCP_MASK, _RTCP = np.uint32(0x00600000), np.uint32(0x00400000)
+
+
+class PacketBatch:
+    """Datagrams read together, and after `parse` their columns.
+
+    Owns all of its memory and reuses it: every array and view taken from a batch is valid until
+    the next read into it. Entries at and beyond `count` are undefined.
+    """
+
+    def __init__(
+        self, capacity: int = DEFAULT_CAPACITY, slot_bytes: int = DEFAULT_SLOT_BYTES
+    ) -> None:
+        if capacity < 1:
+            raise ValueError(f"capacity is {capacity}, expected at least 1")
+        if slot_bytes < MIN_SLOT_BYTES or slot_bytes % 8:
+            raise ValueError(
+                f"slot_bytes is {slot_bytes}, expected a multiple of 8 from {MIN_SLOT_BYTES} up"
+            )
+        self.capacity = capacity
+        self.slot_bytes = slot_bytes
+        self.count = 0
+        """Datagrams in the batch."""
+        self.buffer = np.zeros((capacity, slot_bytes), np.uint8)
+        """(capacity, slot_bytes) uint8: the first bytes of each datagram."""
+        self.length_bytes = np.zeros(capacity, np.int32)
+        """(capacity,) int32: length on the wire, larger than the slot where it was cut."""
+        self.arrival_ns = np.zeros(capacity, np.int64)
+        """(capacity,) int64: arrival on the reader's clock."""
+        self.source = np.zeros((capacity, ENDPOINT_BYTES), np.uint8)
+        """(capacity, 24) uint8: where each came from, laid out as in `endpoint`."""
+        self.destination = np.zeros((capacity, ENDPOINT_BYTES), np.uint8)
+        """(capacity, 24) uint8: where each was sent to."""
+
+        self.kind = np.zeros(capacity, np.uint8)
+        """(capacity,) uint8: `Kind`."""
+        self.reason = np.zeros(capacity, np.uint8)
+        """(capacity,) uint8: `DropReason`, 0 where accepted."""
+        self.call_leg_id = np.zeros((2, capacity), np.uint64)
+        """(2, capacity) uint64: the 16 bytes of the call_leg_id as two words in memory order; of
+        no meaning for plain RTP."""
+        self.payload_offset = np.zeros(capacity, np.int32)
+        """(capacity,) int32: where in its slot the RTP payload begins, if accepted."""
+        self.payload_bytes = np.zeros(capacity, np.int32)
+        """(capacity,) int32: length of the RTP payload without padding, if accepted."""
+
+        self._words = np.zeros((_HEADER_WORDS, capacity), np.uint32)
+        self._wire_words = self.buffer.view(">u4")[:, :_HEADER_WORDS].T
+        self._wire_leg_id = self.buffer.view(np.uint64)[:, 1:3].T
+
+    def clear(self) -> None:
+        """Forget the datagrams."""
+        self.count = 0
+
+    def add(
+        self,
+        datagram: bytes | memoryview,
+        arrival_ns: int,
+        source: bytes = bytes(ENDPOINT_BYTES),
+        destination: bytes = bytes(ENDPOINT_BYTES),
+        length_bytes: int | None = None,
+    ) -> None:
+        """Copy one datagram into the next slot, for readers that have them one by one.
+
+        Raises IndexError when the batch is full.
+        """
+        row = self.count
+        held = min(len(datagram), self.slot_bytes)
+        self.buffer[row, :held] = np.frombuffer(datagram, np.uint8, held)
+        self.length_bytes[row] = len(datagram) if length_bytes is None else length_bytes
+        self.arrival_ns[row] = arrival_ns
+        self.source[row] = np.frombuffer(source, np.uint8)
+        self.destination[row] = np.frombuffer(destination, np.uint8)
+        self.count = row + 1
+
+    def strep(self, field: str) -> NDArray[np.uint32]:
+        """Return a column of the STREP header by its name in `STREP_FIELDS`, (count,) uint32."""
+        return STREP[field].column(self._words[:STREP_WORDS, : self.count])
+
+    def rtp(self, field: str) -> NDArray[np.uint32]:
+        """Return a column of the RTP header by its name in `RTP_FIELDS`, (count,) uint32."""
+        return RTP[field].column(self._words[STREP_WORDS:, : self.count])
+
+    def leg_id(self, row: int) -> UUID:
+        """Return the call_leg_id of one datagram."""
+        return UUID(bytes=self.call_leg_id[:, row].tobytes())
+
+    def datagram(self, row: int) -> memoryview:
+        """Return a view of what is there of one datagram."""
+        return memoryview(self.buffer[row, : min(self.length_bytes[row], self.slot_bytes)])
+
+    def parse(self) -> bool:
+        """Fill all columns from the datagrams; never raises on what they hold.
+
+        Returns True when every datagram is an ordinary one, and so accepted.
+        """
+        n = self.count
+        words = self._words[:, :n]
+        np.copyto(words, self._wire_words[:, :n])
+        np.copyto(self.call_leg_id[:, :n], self._wire_leg_id[:, :n])
+        length = self.length_bytes[:n]
+        rtp = words[STREP_WORDS]
+        ordinary = (words[0] & _STREP_MASK) == _STREP_ORDINARY
+        ordinary &= (rtp & _RTP_MASK) == _RTP_ORDINARY
+        ordinary &= (rtp & _RTCP_MASK) != _RTCP
+        ordinary &= length >= _HEADER_BYTES
+        ordinary &= length <= self.slot_bytes
+        self.kind[:n] = Kind.STREP
+        self.reason[:n] = DropReason.ACCEPTED
+        self.payload_offset[:n] = _HEADER_BYTES
+        np.subtract(length, _HEADER_BYTES, out=self.payload_bytes[:n])
+        if ordinary.all():
+            return True
+        self._parse_odd(np.flatnonzero(~ordinary))
+        return False
+
+    def _parse_odd(self, rows: NDArray[np.intp]) -> None:
+        """Parse the datagrams that are not ordinary, in the scalar parser's order of checks."""
+        flat = self.buffer.reshape(-1)
+        slot = rows * self.slot_bytes
+        length = self.length_bytes[rows].astype(np.intp)
+        held = np.minimum(length, self.slot_bytes)
+
+        def byte(at: NDArray[np.intp]) -> NDArray[np.intp]:
+            """One byte of each datagram; 0 where the datagram has none there."""
+            inside = at < held
+            return np.where(inside, flat[slot + np.where(inside, at, 0)], 0).astype(np.intp)
+
+        def word16(at: NDArray[np.intp]) -> NDArray[np.intp]:
+            return byte(at) << 8 | byte(at + 1)
+
+        def word32(at: NDArray[np.intp]) -> NDArray[np.intp]:
+            return word16(at) << 16 | word16(at + 2)
+
+        start = np.zeros(len(rows), np.intp)
+        first, second = byte(start), byte(start + 1)
+        kind = np.choose(first >> 6, [Kind.T38, Kind.SIP, Kind.RTP, Kind.STREP])
+        is_capital_letter = (first >= ord("A")) & (first <= ord("Z"))
+        is_stun = (held >= 8) & (word32(start + 4) == 0x2112A442)
+        is_dtls = (first >= 20) & (first <= 63) & (second == 0xFE)
+        is_rtcp = (held >= 2) & (second & 0x60 == 0x40)
+        kind[(kind == Kind.RTP) & is_rtcp] = Kind.RTCP
+        kind[(kind == Kind.SIP) & ~is_capital_letter] = Kind.OTHER
+        kind[(kind == Kind.T38) & (is_stun | is_dtls)] = Kind.OTHER
+        kind[held == 0] = Kind.OTHER
+
+        reason = np.full(len(rows), DropReason.ACCEPTED, np.uint8)
+
+        def deny(why: DropReason, where: NDArray[np.bool_]) -> None:
+            reason[where & (reason == DropReason.ACCEPTED)] = why
+
+        deny(DropReason.SHORT, held == 0)
+        deny(DropReason.RTCP, kind == Kind.RTCP)
+        deny(DropReason.T38, kind == Kind.T38)
+        deny(DropReason.SIP, kind == Kind.SIP)
+        deny(DropReason.OTHER, kind == Kind.OTHER)
+        deny(DropReason.TRUNCATED, length > held)
+
+        is_strep = kind == Kind.STREP
+        deny(DropReason.SHORT, is_strep & (held < STREP_BYTES))
+        deny(DropReason.STREP_VERSION, is_strep & (first >> 2 & 0xF != 1))
+        deny(DropReason.HEADER_LENGTH, is_strep & (second < STREP_BYTES))
+        deny(DropReason.SHORT, is_strep & (second > held))
+
+        start = np.where(is_strep, second, 0)
+        left = held - start
+        first, second = byte(start), byte(start + 1)
+        deny(DropReason.SHORT, left < 1)
+        deny(DropReason.RTP_VERSION, first >> 6 != 2)
+        deny(DropReason.RTCP, (left >= 2) & (second & 0x60 == 0x40))
+        deny(DropReason.SHORT, left < RTP_BYTES)
+        for word in range(RTP_WORDS):
+            self._words[STREP_WORDS + word, rows] = word32(start + 4 * word)
+
+        start = start + RTP_BYTES + 4 * (first & 0xF)
+        deny(DropReason.CSRC, start > held)
+        has_extension = first & 0x10 != 0
+        deny(DropReason.EXTENSION, has_extension & (start + 4 > held))
+        start = np.where(has_extension, start + 4 + 4 * word16(start + 2), start)
+        deny(DropReason.EXTENSION, start > held)
+        has_padding = first & 0x20 != 0
+        padding = np.where(has_padding, byte(np.maximum(held - 1, 0)), 0)
+        deny(DropReason.PADDING, has_padding & ((padding == 0) | (padding > held - start)))
+
+        self.kind[rows] = kind
+        self.reason[rows] = reason
+        accepted = reason == DropReason.ACCEPTED
+        self.payload_offset[rows] = np.where(accepted, start, 0)
+        self.payload_bytes[rows] = np.where(accepted, held - start - padding, 0)
