@@ -1,0 +1,42 @@
+"""Who may import whom."""
+
+from __future__ import annotations
+
+import ast
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).parents[1]
+MODULES = sorted(p for package in ("strep", "pipeline") for p in (ROOT / package).rglob("*.py"))
+
+KNOWS_PIPELINE = {
+    "strep/receive/receiver.py",  # hands packets on
+    "strep/daemon.py",  # puts everything together, live
+    "strep/analyze.py",  # puts everything together, for a capture
+    "strep/cli.py",  # only the sinks' error, to show it
+}
+
+
+def imports(path):
+    for node in ast.walk(ast.parse(path.read_text())):
+        if isinstance(node, ast.Import):
+            yield from (alias.name for alias in node.names)
+        elif isinstance(node, ast.ImportFrom):
+            assert node.level == 0, "imports are absolute"
+            yield node.module
+
+
+@pytest.mark.parametrize("path", MODULES, ids=lambda p: p.relative_to(ROOT).as_posix())
+def test_imports_keep_to_the_layers(path):
+    name = path.relative_to(ROOT).as_posix()
+    for module in imports(path):
+        top = module.partition(".")[0]
+        if name.startswith("pipeline/"):
+            assert top != "strep", f"{name} imports {module}"
+        if name.startswith("strep/wire/"):
+            standard = top in sys.stdlib_module_names or top == "numpy"
+            assert standard or module.startswith("strep.wire"), f"{name} imports {module}"
+        if top == "pipeline" and name.startswith("strep/"):
+            assert name in KNOWS_PIPELINE, f"{name} imports {module}"
