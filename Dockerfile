@@ -1,0 +1,38 @@
+# The daemon in a container:
+#
+#   docker build -t strep .
+#   docker run --rm -p 9000:9000/udp -v strep-recordings:/recordings strep
+#
+# Settings are environment variables (-e STREP_MAX_TRACKS=1000) or arguments (strep serve ...). A
+# folder of the host in place of the volume has to be writable for the user 10001.
+
+FROM python:3.13-slim AS build
+RUN python -m pip install --no-cache-dir build
+WORKDIR /src
+COPY pyproject.toml README.md LICENSE ./
+COPY strep strep
+COPY pipeline pipeline
+RUN python -m build --wheel --outdir /dist
+RUN python -m venv /opt/strep \
+    && /opt/strep/bin/python -m pip install --no-cache-dir /dist/*.whl
+
+FROM python:3.13-slim
+RUN useradd --uid 10001 --user-group --no-create-home --home-dir /recordings \
+        --shell /usr/sbin/nologin strep \
+    && install --directory --owner=strep --group=strep /recordings
+COPY --from=build /opt/strep /opt/strep
+ENV PATH=/opt/strep/bin:$PATH \
+    PYTHONDONTWRITEBYTECODE=1 \
+    PYTHONUNBUFFERED=1 \
+    STREP_RECORDINGS=/recordings
+USER 10001:10001
+WORKDIR /recordings
+VOLUME /recordings
+# Forked media; health and metrics, which listen on the container's loopback until STREP_HTTP
+# (0.0.0.0:8080, say) opens them.
+EXPOSE 9000/udp 8080/tcp
+STOPSIGNAL SIGTERM
+HEALTHCHECK --interval=10s --timeout=3s --start-period=5s \
+    CMD ["python", "-c", "import http.client as h; c = h.HTTPConnection('127.0.0.1', 8080, timeout=2); c.request('GET', '/healthz'); raise SystemExit(c.getresponse().status != 200)"]
+ENTRYPOINT ["strep"]
+CMD ["serve"]
