@@ -79,9 +79,10 @@ class Dispatcher:
             if isinstance(runner, InlineRunner):
                 runner.write(block)
         for runner in self.runners:
-            if isinstance(runner, ThreadRunner) and runner.is_on:
-                kept = kept or block.copy()
-                runner.write(kept)
+            if isinstance(runner, ThreadRunner):
+                if runner.is_on:
+                    kept = kept or block.copy()
+                runner.write(kept or block)
 
     def emit(self, event: Event) -> None:
         """Send an event to all sinks; from any thread."""
@@ -109,6 +110,10 @@ class Dispatcher:
 
     def stop(self) -> None:
         """Let every sink finish what is queued and release everything."""
+        self._deliver()
+        for runner in self.runners:
+            runner.finish()
+        # what the sinks' threads said of what was queued
         self._deliver()
         for runner in self.runners:
             runner.stop()
@@ -166,10 +171,14 @@ class InlineRunner:
         """False once the sink was switched off."""
         self.frames = 0
         """Frames that the sink has taken."""
-        self.dropped_frames = 0
-        """Frames that it has not: queue full, or switched off."""
         self.errors = 0
         self._errors_in_a_row = 0
+        self._skipped_frames = 0
+
+    @property
+    def dropped_frames(self) -> int:
+        """Frames that the sink has not taken: queue full, or switched off."""
+        return self._skipped_frames
 
     @property
     def queued_bytes(self) -> int:
@@ -181,6 +190,9 @@ class InlineRunner:
 
     def wake(self) -> None:
         """Run what is queued."""
+
+    def finish(self) -> None:
+        """Wait until what is queued has run."""
 
     def write(self, block: AudioBlock) -> None:
         """Hand a block to the sink."""
@@ -202,7 +214,7 @@ class InlineRunner:
         """Call the sink; whatever it raises is counted and ends here."""
         if method == "write":
             if not self.is_on:
-                self.dropped_frames += len(args[0])
+                self._skipped_frames += len(args[0])
                 return None
             self.frames += len(args[0])
         elif not self.is_on and method != "stop":
@@ -229,7 +241,8 @@ class InlineRunner:
 class ThreadRunner(InlineRunner):
     """Calls a sink in a thread of its own, in the order in which it was told.
 
-    Wakes once a tick rather than once a block. The two byte counters have one writer each.
+    Wakes once a tick rather than once a block. Each counter has one writer: the caller's thread
+    or the sink's.
     """
 
     def __init__(self, name: str, sink: Sink, *, queue_bytes: int, wait_when_full: bool) -> None:
@@ -239,10 +252,16 @@ class ThreadRunner(InlineRunner):
         self._queue: deque[Callable[[], object]] = deque()
         self._bytes_in = 0
         self._bytes_out = 0
+        self._refused_frames = 0
         self._has_work = threading.Event()
         self._has_room = threading.Event()
         self._is_stopping = False
         self._thread = threading.Thread(target=self._loop, name=f"sink-{name}", daemon=True)
+
+    @property
+    def dropped_frames(self) -> int:
+        """Frames that the sink has not taken: queue full, or switched off."""
+        return self._refused_frames + self._skipped_frames
 
     @property
     def queued_bytes(self) -> int:
@@ -258,15 +277,26 @@ class ThreadRunner(InlineRunner):
         if self._queue:
             self._has_work.set()
 
+    def finish(self) -> None:
+        """Wait until what is queued has run; a thread that is not there has nothing to run."""
+        is_done = threading.Event()
+        self._queue.append(is_done.set)
+        self._has_work.set()
+        while self._thread.is_alive() and not is_done.wait(0.1):
+            pass
+
     def write(self, block: AudioBlock) -> None:
         """Queue a block, which is the sinks' own."""
+        if not self.is_on:
+            self._refused_frames += len(block)
+            return
         size = block.nbytes
         while self._wait_when_full and self.queued_bytes > self.max_bytes:
             self._has_room.clear()
             self._has_work.set()
             self._has_room.wait(0.1)
         if self.queued_bytes + size > self.max_bytes and not self._wait_when_full:
-            self.dropped_frames += len(block)
+            self._refused_frames += len(block)
             return
         self._bytes_in += size
         self._queue.append(lambda: self._write(block, size))

@@ -36,7 +36,7 @@ class LevelMeter:
 
         `samples` is at least 2. The emphasised power is that of the frame's first difference,
         scaled to unit gain at a quarter of the sample rate: it rises by 6 dB per octave below,
-        so hum, rumble and an offset count for little. Its error is some -65 dB of the power.
+        so hum, rumble and an offset count for little. It is exact to -60 dB of the power.
         """
         frames, samples = pcm.shape
         energy = np.empty((frames, 1, 1), np.float32)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import structlog
@@ -36,24 +36,20 @@ class Port:
 
     reader: SocketReader
     binding: Binding | None = None
+    batch: PacketBatch = field(default_factory=PacketBatch)
+    """The reader's own: it sets some of its columns only once."""
 
 
 class Drain:
     """Moves datagrams from the ports into the receiver until stopped; asyncio, one thread."""
 
     def __init__(
-        self,
-        receiver: Receiver,
-        ports: Sequence[Port],
-        *,
-        tick_ms: float = 10,
-        slot_bytes: int = 1600,
+        self, receiver: Receiver, ports: Sequence[Port], *, tick_ms: float = 10
     ) -> None:
         self.ports = list(ports)
         self.is_idle = False
         self._receiver = receiver
         self._tick_s = tick_ms / 1000
-        self._batch = PacketBatch(slot_bytes=slot_bytes)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._last_packet_ns = 0
@@ -86,10 +82,11 @@ class Drain:
         """Read what there is, at most `MAX_BATCHES` a port; True when that left something."""
         # before the first read: all that arrived until now will have been read
         now_ns = time.monotonic_ns()
-        batch, receiver = self._batch, self._receiver
+        receiver = self._receiver
         read = 0
         has_more = False
         for port in self.ports:
+            batch = port.batch
             for _ in range(MAX_BATCHES):
                 count = port.reader.read(batch)
                 if count:

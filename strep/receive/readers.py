@@ -69,7 +69,11 @@ class MemoryReader:
 
 
 class SocketReader:
-    """What both readers of a bound, non-blocking UDP socket share."""
+    """What both readers of a bound, non-blocking UDP socket share.
+
+    A reader sets what is the same for all of its datagrams when it first sees a batch: give each
+    reader a batch of its own.
+    """
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
@@ -87,8 +91,10 @@ class SocketReader:
         """Close the socket."""
         self.sock.close()
 
-    def _fill_destination(self, batch: PacketBatch) -> None:
+    def _claim(self, batch: PacketBatch) -> None:
+        """Set what is the same for all datagrams of this socket."""
         batch.destination[:] = np.frombuffer(self.local.pack(), np.uint8)
+        batch.kept_bytes[:] = batch.slot_bytes
 
 
 class RecvIntoReader(SocketReader):
@@ -104,7 +110,7 @@ class RecvIntoReader(SocketReader):
     def read(self, batch: PacketBatch) -> int:
         """Fill the batch with what the socket has."""
         if self._filled is not batch:
-            self._fill_destination(batch)
+            self._claim(batch)
             self._filled = batch
         receive, spare, slot_bytes = self.sock.recvfrom_into, self._spare, batch.slot_bytes
         row = 0
@@ -211,7 +217,7 @@ class RecvmmsgReader(SocketReader):
         self._headers["iovlen"] = 1
         self._headers["control"] = self._control.ctypes.data + index * np.uint64(_CONTROL_BYTES)
         self._headers["controllen"] = _CONTROL_BYTES
-        self._fill_destination(batch)
+        self._claim(batch)
         batch.source[:] = 0
         if not self._is_ipv6:
             batch.source[:, :12] = np.frombuffer(V4_MAPPED_PREFIX, np.uint8)

@@ -51,7 +51,7 @@ class Receiver:
         dispatcher: Dispatcher,
         *,
         max_tracks: int = 16_384,
-        idle_timeout_s: float = 30,
+        idle_timeout_s: float = 120,
         reorder_ms: float = 60,
         max_gap_s: float = 60,
         unix_offset_ns: int = 0,

@@ -5,8 +5,9 @@ Up to `capacity` datagrams lie in one preallocated 2-D byte array, one per row (
 accepted if it is not, and the fields of the tables in `fields`.
 
 The ordinary datagram (STREP version 1 with HeaderLen 24 and a bare 12-byte RTP header) is told
-from all others by two masked comparisons and two of its length. The others are parsed by
-`_parse_odd`, columnar as well but with one gather per header byte that may stand anywhere.
+from all others by a few masked comparisons and two of its length, and so is bare RTP without
+STREP. The others are parsed by `_parse_odd`, columnar as well but with one gather per header byte
+that may stand anywhere.
 """
 
 from __future__ import annotations
@@ -34,7 +35,7 @@ _HEADER_BYTES = STREP_BYTES + RTP_BYTES
 
 # In big-endian words. Word 0: magic 11, version 1, any L and D, HeaderLen 24, any reserved bytes.
 _STREP_MASK, _STREP_ORDINARY = np.uint32(0xFCFF0000), np.uint32(0xC4180000)
-# Word 6: RTP version 2 without padding, extension or CSRCs.
+# The first word of RTP version 2 without padding, extension or CSRCs.
 _RTP_MASK, _RTP_ORDINARY = np.uint32(0xFF000000), np.uint32(0x80000000)
 # Payload types 64 to 95: RTCP.
 _RTCP_MASK, _RTCP = np.uint32(0x00600000), np.uint32(0x00400000)
@@ -63,7 +64,10 @@ class PacketBatch:
         self.buffer = np.zeros((capacity, slot_bytes), np.uint8)
         """(capacity, slot_bytes) uint8: the first bytes of each datagram."""
         self.length_bytes = np.zeros(capacity, np.int32)
-        """(capacity,) int32: length on the wire, larger than the slot where it was cut."""
+        """(capacity,) int32: length on the wire."""
+        self.kept_bytes = np.full(capacity, slot_bytes, np.int32)
+        """(capacity,) int32: how much of each could be kept, the slot's size or what a capture
+        has of it; a datagram that is longer is truncated."""
         self.arrival_ns = np.zeros(capacity, np.int64)
         """(capacity,) int64: arrival on the reader's clock."""
         self.source = np.zeros((capacity, ENDPOINT_BYTES), np.uint8)
@@ -86,6 +90,15 @@ class PacketBatch:
         self._words = np.zeros((_HEADER_WORDS, capacity), np.uint32)
         self._wire_words = self.buffer.view(">u4")[:, :_HEADER_WORDS].T
         self._wire_leg_id = self.buffer.view(np.uint64)[:, 1:3].T
+        # writing an element through a memoryview costs a third of what it does through an array
+        self._views = (
+            memoryview(self.buffer.reshape(-1)),
+            memoryview(self.source.reshape(-1)),
+            memoryview(self.destination.reshape(-1)),
+            memoryview(self.length_bytes),
+            memoryview(self.kept_bytes),
+            memoryview(self.arrival_ns),
+        )
 
     def clear(self) -> None:
         """Forget the datagrams."""
@@ -101,15 +114,21 @@ class PacketBatch:
     ) -> None:
         """Copy one datagram into the next slot, for readers that have them one by one.
 
-        Raises IndexError when the batch is full.
+        `length_bytes` is its length on the wire where `datagram` is less than all of it. Raises
+        IndexError when the batch is full.
         """
         row = self.count
-        held = min(len(datagram), self.slot_bytes)
-        self.buffer[row, :held] = np.frombuffer(datagram, np.uint8, held)
-        self.length_bytes[row] = len(datagram) if length_bytes is None else length_bytes
-        self.arrival_ns[row] = arrival_ns
-        self.source[row] = np.frombuffer(source, np.uint8)
-        self.destination[row] = np.frombuffer(destination, np.uint8)
+        if row == self.capacity:
+            raise IndexError(f"the batch is full: {row} datagrams")
+        kept = min(len(datagram), self.slot_bytes)
+        slot, at = row * self.slot_bytes, row * ENDPOINT_BYTES
+        buffer, sources, destinations, lengths, keeps, arrivals = self._views
+        buffer[slot : slot + kept] = datagram[:kept]
+        sources[at : at + ENDPOINT_BYTES] = source
+        destinations[at : at + ENDPOINT_BYTES] = destination
+        lengths[row] = len(datagram) if length_bytes is None else length_bytes
+        keeps[row] = kept
+        arrivals[row] = arrival_ns
         self.count = row + 1
 
     def strep(self, field: str) -> NDArray[np.uint32]:
@@ -126,7 +145,7 @@ class PacketBatch:
 
     def datagram(self, row: int) -> memoryview:
         """Return a view of what is there of one datagram."""
-        return memoryview(self.buffer[row, : min(self.length_bytes[row], self.slot_bytes)])
+        return memoryview(self.buffer[row, : min(self.length_bytes[row], self.kept_bytes[row])])
 
     def parse(self) -> bool:
         """Fill all columns from the datagrams; never raises on what they hold.
@@ -137,28 +156,40 @@ class PacketBatch:
         words = self._words[:, :n]
         np.copyto(words, self._wire_words[:, :n])
         np.copyto(self.call_leg_id[:, :n], self._wire_leg_id[:, :n])
-        length = self.length_bytes[:n]
-        rtp = words[STREP_WORDS]
-        ordinary = (words[0] & _STREP_MASK) == _STREP_ORDINARY
-        ordinary &= (rtp & _RTP_MASK) == _RTP_ORDINARY
-        ordinary &= (rtp & _RTCP_MASK) != _RTCP
+        length, kept = self.length_bytes[:n], self.kept_bytes[:n]
+        ordinary = _is_bare_rtp(words[STREP_WORDS])
+        ordinary &= (words[0] & _STREP_MASK) == _STREP_ORDINARY
         ordinary &= length >= _HEADER_BYTES
-        ordinary &= length <= self.slot_bytes
+        ordinary &= length <= kept
         self.kind[:n] = Kind.STREP
         self.reason[:n] = DropReason.ACCEPTED
         self.payload_offset[:n] = _HEADER_BYTES
         np.subtract(length, _HEADER_BYTES, out=self.payload_bytes[:n])
         if ordinary.all():
             return True
-        self._parse_odd(np.flatnonzero(~ordinary))
+        odd = np.flatnonzero(~ordinary)
+        plain = _is_bare_rtp(words[0, odd])
+        plain &= length[odd] >= RTP_BYTES
+        plain &= length[odd] <= kept[odd]
+        self._take_plain_rtp(odd[plain])
+        if not plain.all():
+            self._parse_odd(odd[~plain])
         return False
+
+    def _take_plain_rtp(self, rows: NDArray[np.intp]) -> None:
+        """Fill the columns of bare RTP without STREP."""
+        self.kind[rows] = Kind.RTP
+        self.payload_offset[rows] = RTP_BYTES
+        self.payload_bytes[rows] = self.length_bytes[rows] - RTP_BYTES
+        for word in range(RTP_WORDS):
+            self._words[STREP_WORDS + word, rows] = self._words[word, rows]
 
     def _parse_odd(self, rows: NDArray[np.intp]) -> None:
         """Parse the datagrams that are not ordinary, in the scalar parser's order of checks."""
         flat = self.buffer.reshape(-1)
         slot = rows * self.slot_bytes
         length = self.length_bytes[rows].astype(np.intp)
-        held = np.minimum(length, self.slot_bytes)
+        held = np.minimum(length, self.kept_bytes[rows])
 
         def byte(at: NDArray[np.intp]) -> NDArray[np.intp]:
             """One byte of each datagram; 0 where the datagram has none there."""
@@ -226,3 +257,10 @@ class PacketBatch:
         accepted = reason == DropReason.ACCEPTED
         self.payload_offset[rows] = np.where(accepted, start, 0)
         self.payload_bytes[rows] = np.where(accepted, held - start - padding, 0)
+
+
+def _is_bare_rtp(first_word: NDArray[np.uint32]) -> NDArray[np.bool_]:
+    """Tell RTP without padding, extension or CSRCs, and not RTCP, by its first word."""
+    is_bare = (first_word & _RTP_MASK) == _RTP_ORDINARY
+    is_bare &= (first_word & _RTCP_MASK) != _RTCP
+    return is_bare

@@ -1,0 +1,151 @@
+"""The JSON manifest beside a recording: what was recorded, from whom, and how well.
+
+    {
+      "version": 1,
+      "call_leg_id": "...", "leg": "A",
+      "started_at": "2026-01-31T12:00:00.000Z", "ended_at": "...",
+      "recordings": ["<file name>", ...],
+      "tracks": [<as of track_entry>, ...]
+    }
+
+Every track is added when it ends, so that the manifest of a call with one side only is complete.
+"""
+
+from __future__ import annotations
+
+import json
+from collections import Counter
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from pipeline.quality import codec_name
+from pipeline.utc import rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from pipeline.block import Track, TrackSummary
+
+VERSION = 1
+
+_RECORDING_RESULTS = {"recording", "manifest", "channel", "offset_samples"}
+
+
+def add_track(
+    path: Path,
+    track: Track,
+    summary: TrackSummary,
+    results: Mapping[str, Mapping[str, Any]],
+) -> None:
+    """Add a closed track to the manifest at `path`, or begin it.
+
+    `results` are those of all sinks, by sink name; those for another recording's manifest are
+    left out. A track's `recording` is a file name here, because the manifest stands beside it.
+
+    The file is replaced as a whole, and holds no state but itself. Raises OSError, and ValueError
+    where there is a file at `path` that is no manifest.
+    """
+    own = {
+        name: result
+        for name, result in results.items()
+        if result.get("manifest", str(path)) == str(path)
+    }
+    entry = track_entry(track, summary, own)
+    if entry["recording"] is not None:
+        entry["recording"] = Path(entry["recording"]).name
+    tracks = [*_tracks(path), entry]
+    manifest = {
+        "version": VERSION,
+        "call_leg_id": entry["call_leg_id"],
+        "leg": entry["leg"],
+        "started_at": min(each["started_at"] for each in tracks),
+        "ended_at": max(each["ended_at"] for each in tracks),
+        "recordings": list(
+            dict.fromkeys(each["recording"] for each in tracks if each["recording"] is not None)
+        ),
+        "tracks": tracks,
+    }
+    part = path.with_name(path.name + ".part")
+    part.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
+    part.replace(path)
+
+
+def track_entry(
+    track: Track, summary: TrackSummary, results: Mapping[str, Mapping[str, Any]]
+) -> dict[str, Any]:
+    """Return all that is known of a track, ready for JSON.
+
+    `recording`, `channel` and `offset_s` come from the first sink with a recording (None where
+    there is none), `speech` and `speech_levels_dbfs` from the sink `vad` (empty without it);
+    whatever else the sinks returned stands under their names.
+    """
+    recorder = next((name for name, result in results.items() if "manifest" in result), None)
+    recorded = results[recorder] if recorder else {}
+    speech = results.get("vad", {}).get("speech", ())
+    ended_unix_ns = track.opened_unix_ns + summary.last_arrival_ns - track.opened_ns
+    entry: dict[str, Any] = {
+        "call_leg_id": str(track.call_leg_id),
+        "leg": track.leg,
+        "direction": track.direction,
+        "source": track.source,
+        "destination": track.destination,
+        "ssrc": _hexadecimal((track.ssrc, *summary.ssrcs)[-1]),
+        "ssrcs": [_hexadecimal(ssrc) for ssrc in summary.ssrcs],
+        "codec": _main_codec(summary.payload_types),
+        "codecs": list(summary.codecs),
+        "payload_types": {str(number): n for number, n in summary.payload_types.items()},
+        "started_at": rfc3339(track.opened_unix_ns),
+        "ended_at": rfc3339(ended_unix_ns),
+        "reason": summary.reason,
+        "packets": summary.packets,
+        "bytes": summary.payload_bytes,
+        "released": summary.released,
+        "lost": summary.lost,
+        "late": summary.late,
+        "duplicate": summary.duplicate,
+        "reordered": summary.reordered,
+        "resets": summary.resets,
+        "unknown_payload": summary.unknown_payload,
+        "timestamp_gaps": summary.timestamp_gaps,
+        "silence_s": summary.silence_samples / summary.sample_rate_hz,
+        "jitter_last_ms": summary.jitter_last_ms,
+        "jitter_mean_ms": summary.jitter_mean_ms,
+        "jitter_max_ms": summary.jitter_max_ms,
+        "sample_rate_hz": summary.sample_rate_hz,
+        "duration_s": summary.duration_s,
+        "lost_at_s": [position / summary.sample_rate_hz for position, _ in summary.losses],
+        "recording": recorded.get("recording"),
+        "channel": recorded.get("channel"),
+        "offset_s": recorded["offset_samples"] / summary.sample_rate_hz if recorded else None,
+        "speech": [[segment["start_s"], segment["end_s"]] for segment in speech],
+        "speech_levels_dbfs": [segment["level_dbfs"] for segment in speech],
+    }
+    told = {recorder: _RECORDING_RESULTS, "vad": {"speech"}}
+    for name, result in results.items():
+        further = {key: value for key, value in result.items() if key not in told.get(name, ())}
+        if further:
+            entry.setdefault(name, further)
+    return entry
+
+
+def _main_codec(payload_types: Mapping[int, int]) -> str:
+    """Return the name of the codec of most packets."""
+    packets: Counter[str] = Counter()
+    for number, n in payload_types.items():
+        packets[codec_name(number)] += n
+    return packets.most_common(1)[0][0] if packets else "unknown"
+
+
+def _hexadecimal(ssrc: int) -> str:
+    return f"{ssrc:#010x}"
+
+
+def _tracks(path: Path) -> list[dict[str, Any]]:
+    """Return the tracks that the manifest holds so far."""
+    try:
+        tracks: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["tracks"]
+    except FileNotFoundError:
+        return []
+    except (LookupError, TypeError, ValueError) as error:
+        raise ValueError(f"{path} is not a manifest of a recording ({error!r})") from error
+    return tracks

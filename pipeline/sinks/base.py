@@ -1,0 +1,90 @@
+"""The plug-in contract.
+
+A `Sink` is columnar: one call hands it the frames of all tracks that are due. An `Analyzer` is
+the easy way in: one object per track that is fed plain arrays. Both are found by name through the
+entry-point group `strep.sinks`, or as `package.module:Class`; their options are the keyword
+arguments of the constructor, converted and checked by their annotations.
+
+Order of calls: `open(track)`, any number of `write(block)` and `event(event)`, `close(track,
+summary)`, and at the very end one `stop()`. All calls of one sink come from one thread: the
+receive loop where `threaded` is false, else a thread of the sink's own behind a bounded queue. A
+full queue drops blocks (counted, never delaying a packet) but neither `open` nor `close`.
+"""
+
+from __future__ import annotations
+
+from abc import ABC, abstractmethod
+from typing import TYPE_CHECKING, Any, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    import numpy as np
+    from numpy.typing import NDArray
+
+    from pipeline.block import AudioBlock, Event, Track, TrackSummary
+
+
+class SinkError(ValueError):
+    """A sink cannot be had as asked for: no such sink, wrong options, an unusable folder."""
+
+
+class Sink(ABC):
+    """Receives the audio of all tracks; see the module for the order of calls.
+
+    Implement `write`; the rest does nothing until overridden.
+    """
+
+    threaded: ClassVar[bool] = True
+    """False only for sinks so cheap that they run on the receive loop (microseconds a block)."""
+
+    def emit(self, event: Event) -> None:
+        """Send an event to all sinks. Replaced by the dispatcher; a no-op before that."""
+
+    def start(self) -> None:
+        """Check and prepare what is needed. Raises `SinkError` in words for the operator."""
+
+    def open(self, track: Track) -> None:
+        """Begin a track. Its row may have belonged to another track before."""
+
+    @abstractmethod
+    def write(self, block: AudioBlock) -> None:
+        """Take frames; the block and its arrays are valid during this call only."""
+
+    def event(self, event: Event) -> None:
+        """Hear of an event, the sink's own included."""
+
+    def tick(self, now_ns: int) -> None:
+        """Do what is due by time; called a few times a second on the receiver's clock."""
+
+    def close(self, track: Track, summary: TrackSummary) -> Mapping[str, Any] | None:
+        """End a track; return results for its manifest, ready for JSON."""
+
+    def stop(self) -> None:
+        """Release everything; nothing is called afterwards."""
+
+
+class Analyzer(ABC):
+    """Analyses one track; made anew for each as `Class(track, **options)`.
+
+    An analyser that raises is switched off for that track, logged once and counted.
+    """
+
+    def __init__(self, track: Track) -> None:
+        self.track = track
+
+    def emit(self, event: Event) -> None:
+        """Send an event to all sinks. Replaced by the dispatcher; a no-op before that."""
+
+    @abstractmethod
+    def feed(self, pcm: NDArray[np.int16], position: int) -> None:
+        """Take the next frame.
+
+        `pcm` is int16 (samples,), valid during this call only. `position` is its first sample
+        since the track's first one: a value past the end of the frame before means silence or
+        loss in between.
+        """
+
+    def finish(self) -> Mapping[str, Any] | None:
+        """End the track; return results for its manifest, ready for JSON."""
+        return None

@@ -1,0 +1,155 @@
+"""One WAV file, written at any position while it grows.
+
+The header has one fixed layout of 94 bytes, whatever the samples are:
+
+    RIFF size WAVE | JUNK 28 ... | fmt 18 ... | fact 4 frames | data size | samples
+
+A file that passes RIFF's 4 GiB becomes RF64 (EBU Tech 3306) in place: `RIFF` turns into `RF64`
+and `JUNK` into `ds64`, which holds the 64-bit sizes. So a recording is one file however long the
+call, and a file below the limit is plain RIFF for every reader.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import struct
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from numpy.typing import NDArray
+
+_HEADER = struct.Struct("<4sI4s 4sIQQQI 4sIHHIIHHH 4sII 4sI")
+
+HEADER_BYTES = _HEADER.size
+"""Length of the header, 94; the samples start here."""
+
+_LARGEST = 0xFFFF_FFFF
+_FILL_BYTES = 1 << 16
+
+
+@dataclass(frozen=True)
+class SampleFormat:
+    """How one sample is stored."""
+
+    tag: int
+    """WAVE format tag."""
+    dtype: np.dtype[Any]
+    silence: int
+    """The stored value of a silent sample."""
+
+
+PCM16 = SampleFormat(tag=1, dtype=np.dtype("<i2"), silence=0)
+ALAW = SampleFormat(tag=6, dtype=np.dtype(np.uint8), silence=0xD5)
+MULAW = SampleFormat(tag=7, dtype=np.dtype(np.uint8), silence=0xFF)
+
+
+def header(sample_format: SampleFormat, channels: int, rate_hz: int, frames: int) -> bytes:
+    """Return the header of a file of so many frames (one sample of each channel)."""
+    sample_bytes = sample_format.dtype.itemsize
+    frame_bytes = sample_bytes * channels
+    data_bytes = frames * frame_bytes
+    riff_bytes = HEADER_BYTES - 8 + data_bytes + data_bytes % 2  # chunks are padded to even length
+    is_large = riff_bytes > _LARGEST
+    return _HEADER.pack(
+        *(b"RF64" if is_large else b"RIFF", min(riff_bytes, _LARGEST), b"WAVE"),
+        *(b"ds64" if is_large else b"JUNK", 28, riff_bytes, data_bytes, frames, 0),
+        *(b"fmt ", 18, sample_format.tag, channels, rate_hz, rate_hz * frame_bytes),
+        *(frame_bytes, 8 * sample_bytes, 0),
+        *(b"fact", 4, min(frames, _LARGEST)),
+        *(b"data", min(data_bytes, _LARGEST)),
+    )
+
+
+class WavFile:
+    """A WAV file under the name `path` + `.part` until `finish` gives it its own.
+
+    Holds one file descriptor, which `finish` or `discard` closes. Every method may raise OSError;
+    after one from `write`, the file holds what was written before and can still be finished.
+    """
+
+    def __init__(
+        self, path: Path, sample_format: SampleFormat, channels: int, rate_hz: int
+    ) -> None:
+        """Create the file; raises FileExistsError where one of that name is or is being made."""
+        self.path = path
+        self.sample_format = sample_format
+        self.channels = channels
+        self.rate_hz = rate_hz
+        self.frames = 0
+        """Length so far: one past the last frame written."""
+        self._frame_bytes = sample_format.dtype.itemsize * channels
+        self._part = path.with_name(path.name + ".part")
+        # With the part's name taken first, nobody can finish a file of this name after the check.
+        self._fd = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            if path.exists():
+                raise FileExistsError(f"{path} exists")
+            self.write_header()
+        except OSError:
+            self.discard()
+            raise
+
+    def read(self, start: int, stop: int) -> NDArray[Any]:
+        """Return the frames from `start` to `stop`, both within `frames`, as (n, channels)."""
+        wanted = (stop - start) * self._frame_bytes
+        offset = HEADER_BYTES + start * self._frame_bytes
+        content = os.pread(self._fd, wanted, offset)
+        while len(content) < wanted:
+            more = os.pread(self._fd, wanted - len(content), offset + len(content))
+            if not more:
+                raise OSError(f"{self._part} was cut to less than what was written to it")
+            content += more
+        return np.frombuffer(content, self.sample_format.dtype).reshape(-1, self.channels)
+
+    def write(self, start: int, samples: NDArray[Any]) -> None:
+        """Put `samples` (n, channels) at frame `start`.
+
+        What lies between the end of the file so far and `start` becomes silence.
+        """
+        if start > self.frames:
+            self._extend(start)
+        content = np.ascontiguousarray(samples, self.sample_format.dtype)
+        self._pwrite(content.data.cast("B"), HEADER_BYTES + start * self._frame_bytes)
+        self.frames = max(self.frames, start + len(samples))
+
+    def write_header(self) -> None:
+        """Make the header right for `frames`."""
+        content = header(self.sample_format, self.channels, self.rate_hz, self.frames)
+        self._pwrite(memoryview(content), 0)
+
+    def finish(self) -> None:
+        """Complete the file, close it and give it its name. It is closed even if that raises."""
+        try:
+            self.write_header()
+            data_bytes = self.frames * self._frame_bytes
+            os.ftruncate(self._fd, HEADER_BYTES + data_bytes + data_bytes % 2)
+        finally:
+            os.close(self._fd)
+        self._part.rename(self.path)
+
+    def discard(self) -> None:
+        """Close and remove the file."""
+        os.close(self._fd)
+        with contextlib.suppress(FileNotFoundError):
+            self._part.unlink()
+
+    def _extend(self, frames: int) -> None:
+        if self.sample_format.silence != 0:  # what is never written reads as zeros
+            silence = memoryview(bytes([self.sample_format.silence]) * _FILL_BYTES)
+            start = HEADER_BYTES + self.frames * self._frame_bytes
+            stop = HEADER_BYTES + frames * self._frame_bytes
+            for offset in range(start, stop, _FILL_BYTES):
+                self._pwrite(silence[: stop - offset], offset)
+        self.frames = frames
+
+    def _pwrite(self, content: memoryview, offset: int) -> None:
+        while content:
+            count = os.pwrite(self._fd, content, offset)
+            content = content[count:]
+            offset += count
