@@ -1,0 +1,273 @@
+"""The daemon's settings, from flags, environment and a TOML file, in this order of precedence.
+
+A setting has one key everywhere: `max_tracks` in the file, `STREP_MAX_TRACKS` in the environment
+(an empty variable counts as unset), `--max-tracks` on the command line. Whoever gives a setting
+replaces it whole, lists included. Two settings are lists:
+
+- `media`, the UDP listeners. In the file `[[media]]` tables with the keys of `Listener`; as text
+  `HOST:PORT[,call_leg_id=UUID,direction=inbound|outbound,leg=A|B]`.
+- `sink`, what is done with the audio. In the file `[[sink]]` tables, whose `name` names the sink
+  and whose further keys are its options; as text `NAME[:key=value,...]`, or `none` for no sink.
+
+The flag of a list is repeated; its variable separates the items by semicolons. A value inside a
+text can hold neither a comma nor, in the environment, a semicolon: such values need the file.
+Options of sinks are converted and checked by the sinks, not here.
+"""
+
+from __future__ import annotations
+
+import difflib
+import json
+import re
+import tomllib
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
+
+from pydantic import (
+    AfterValidator,
+    BaseModel,
+    BeforeValidator,
+    ConfigDict,
+    PlainValidator,
+    ValidationError,
+)
+
+from strep.specs import (
+    Address,
+    ConfigError,
+    Listener,
+    SinkSpec,
+    as_address,
+    as_listener,
+    as_sink,
+    fault,
+    parse_address,
+    parse_sink,
+    parse_sinks,
+    unknown,
+)
+from strep.validation import as_folder, as_text, between, one_of, shown
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+__all__ = [
+    "Address",
+    "ConfigError",
+    "Listener",
+    "Settings",
+    "SinkSpec",
+    "load",
+    "parse_address",
+    "parse_sink",
+    "parse_sinks",
+]
+
+PREFIX = "STREP_"
+FILE_VARIABLE = "STREP_CONFIG"
+"""Names the TOML file where no flag does."""
+
+LogFormat = Literal["auto", "console", "json"]
+LogLevel = Literal["debug", "info", "warning", "error"]
+
+
+def _as_list(value: object) -> object:
+    """Bring what stands for a list into the form of one: `a;b`, or items given one by one."""
+    if isinstance(value, list | tuple):
+        return value
+    if isinstance(value, dict):
+        raise ValueError("a single table stands where a list is expected: write [[...]], not [...]")  # noqa: TRY004 -- pydantic reports ValueError
+    return [item.strip() for item in as_text(value, "a list of tables or texts").split(";")]
+
+
+def _as_sinks(value: object) -> object:
+    items = _as_list(value)
+    return parse_sinks(items) if isinstance(items, list | tuple) and "none" in items else items
+
+
+def _as_address_or_none(value: object) -> Address | None:
+    if value is None or value == "none":
+        return None
+    try:
+        return as_address(value)
+    except ValueError as error:
+        raise ValueError(f"{error} nor none") from None
+
+
+def _distinct(listeners: tuple[Listener, ...]) -> tuple[Listener, ...]:
+    if not listeners:
+        raise ValueError("the list is empty, but at least one listener is needed")
+    seen: set[Address] = set()
+    for listener in listeners:
+        if listener.listen.port and listener.listen in seen:
+            raise ValueError(f"{listener.listen} is listed twice")
+        seen.add(listener.listen)
+    return listeners
+
+
+class Settings(BaseModel):
+    """Everything that `strep serve` can be told."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid")
+
+    media: Annotated[
+        tuple[Annotated[Listener, BeforeValidator(as_listener)], ...],
+        AfterValidator(_distinct),
+        BeforeValidator(_as_list),
+    ] = (Listener(listen=Address("0.0.0.0", 9000)),)  # noqa: S104 -- media comes from elsewhere
+    """Where forked media is received."""
+    http: Annotated[Address | None, PlainValidator(_as_address_or_none)] = Address(
+        "127.0.0.1", 8080
+    )
+    """Where health and metrics are served; None (`none`) for nowhere."""
+    recordings: Annotated[Path, PlainValidator(as_folder)] = Path("recordings")
+    """Folder of all that sinks write; a relative one is meant from the working directory."""
+    sinks: Annotated[
+        tuple[Annotated[SinkSpec, BeforeValidator(as_sink)], ...], BeforeValidator(_as_sinks)
+    ] = (SinkSpec(name="wav"), SinkSpec(name="vad"))
+    """What is done with the audio."""
+    max_tracks: Annotated[int, between(1, 262_144)] = 16_384
+    """Tracks open at once; packets that would open one more are dropped and counted."""
+    idle_timeout_s: Annotated[float, between(0.1, 86_400)] = 120.0
+    """A track without packets for so long is closed."""
+    reorder_ms: Annotated[int, between(0, 2_000)] = 60
+    """How long what stands behind a missing packet waits for it."""
+    max_gap_s: Annotated[float, between(1.0, 86_400)] = 60.0
+    """Longest silence that one gap in the timestamps inserts; a longer one is not believed."""
+    tick_ms: Annotated[int, between(1, 100)] = 10
+    """How often packets are drained and released."""
+    receive_buffer_bytes: Annotated[int, between(65_536, 2**30)] = 32 * 2**20
+    """Size asked for of each socket's receive buffer."""
+    log_format: Annotated[LogFormat, one_of(LogFormat)] = "auto"
+    """`auto` is console where standard error is a terminal, JSON elsewhere."""
+    log_level: Annotated[LogLevel, one_of(LogLevel)] = "info"
+
+    def as_toml(self) -> str:
+        """Return a TOML document of every setting, which `load` reads back to an equal object."""
+        lines = [
+            f"{key} = {_toml(getattr(self, field))}"
+            for key, field in _FIELDS.items()
+            if key not in {"media", "sink"}
+        ]
+        if not self.sinks:
+            lines.append("sink = []")
+        for listener in self.media:
+            bound = () if listener.call_leg_id is None else ("call_leg_id", "leg", "direction")
+            lines += ["", "[[media]]"]
+            lines += [f"{key} = {_toml(getattr(listener, key))}" for key in ("listen", *bound)]
+        for sink in self.sinks:
+            lines += ["", "[[sink]]", f"name = {_toml(sink.name)}"]
+            lines += [f"{_toml_key(key)} = {_toml(value)}" for key, value in sink.options.items()]
+        return "\n".join(lines) + "\n"
+
+
+_FIELDS = {"sink" if field == "sinks" else field: field for field in Settings.model_fields}
+"""Fields by the key that stands for them in every source."""
+
+
+def _toml(value: object) -> str:
+    if isinstance(value, bool):
+        return "true" if value else "false"
+    if isinstance(value, int | float):
+        return repr(value)
+    if isinstance(value, tuple) and not isinstance(value, Address):
+        return f"[{', '.join(map(_toml, value))}]"
+    # JSON's escapes are TOML's; only DEL has to be escaped in TOML alone.
+    text = "none" if value is None else str(value)
+    return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
+
+
+def _toml_key(key: str) -> str:
+    return key if re.fullmatch(r"[A-Za-z0-9_-]+", key) else _toml(key)
+
+
+class _Given(NamedTuple):
+    """A value of a setting and the words that say where it stands."""
+
+    value: object
+    where: str
+    in_file: bool = False
+
+
+def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, Any]) -> Settings:
+    """Put the settings together and check them. Raises ConfigError.
+
+    `file` may be left to the variable STREP_CONFIG. `flags` has the keys of the settings; None
+    stands for a flag that was not given, a list of texts for a repeated one.
+    """
+    if file is None and (named := environment.get(FILE_VARIABLE)):
+        file = Path(named)
+    given: dict[str, _Given] = {}
+    if file is not None:
+        given |= _from_file(file)
+    given |= _from_environment(environment)
+    given |= _from_flags(flags)
+    try:
+        return Settings.model_validate({_FIELDS[key]: item.value for key, item in given.items()})
+    except ValidationError as error:
+        (field, *inside), sentence = fault(error)
+        item = given["sink" if field == "sinks" else str(field)]
+        path = _path(inside) if item.in_file else ""
+        raise ConfigError(f"{item.where}{path}: {sentence}") from None
+
+
+def _from_file(file: Path) -> dict[str, _Given]:
+    try:
+        document = tomllib.loads(file.read_bytes().decode())
+    except OSError as error:
+        raise ConfigError(f"{file}: cannot be read as a settings file: {error.strerror}") from None
+    except UnicodeDecodeError as error:
+        raise ConfigError(f"{file}: byte {error.start} is not UTF-8, as TOML has to be") from None
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(f"{file}: not valid TOML: {error}") from None
+    for key in document:
+        if key not in _FIELDS:
+            raise ConfigError(f"{file}: {unknown('key', key, _FIELDS)}")
+    return {key: _Given(value, f"{file}: {key}", in_file=True) for key, value in document.items()}
+
+
+def _from_environment(environment: Mapping[str, str]) -> dict[str, _Given]:
+    keys = {f"{PREFIX}{key.upper()}": key for key in _FIELDS}
+    known = [*keys, FILE_VARIABLE]
+    for variable in environment:
+        # Only what looks like a misspelling is refused: the prefix is not ours alone (Kubernetes
+        # sets STREP_SERVICE_HOST and more beside a service that is called strep).
+        if (
+            variable.startswith(PREFIX)
+            and variable not in known
+            and difflib.get_close_matches(variable, known, n=1, cutoff=0.85)
+        ):
+            raise ConfigError(f"environment: {unknown('variable', variable, known)}")
+    return {
+        key: _Given(_decoded(text, variable), variable)
+        for variable, key in keys.items()
+        if (text := environment.get(variable))
+    }
+
+
+def _from_flags(flags: Mapping[str, Any]) -> dict[str, _Given]:
+    given: dict[str, _Given] = {}
+    for key, value in flags.items():
+        flag = f"--{key.replace('_', '-')}"
+        if key not in _FIELDS:
+            known = [f"--{name.replace('_', '-')}" for name in _FIELDS]
+            raise ConfigError(f"command line: {unknown('flag', flag, known)}")
+        if value is not None:
+            given[key] = _Given(_decoded(value, flag), flag)
+    return given
+
+
+def _decoded(value: object, where: str) -> object:
+    """Refuse bytes that Python smuggled into a text as surrogates: no file could repeat them."""
+    for text in value if isinstance(value, list | tuple) else [value]:
+        try:
+            str(text).encode()
+        except UnicodeEncodeError:
+            raise ConfigError(f"{where}: {shown(str(text))} is not UTF-8 text") from None
+    return value
+
+
+def _path(inside: Sequence[int | str]) -> str:
+    return "".join(
+        f"[{part}]" if isinstance(part, int) else f".{part}" for part in inside if part != "options"
+    )

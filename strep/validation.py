@@ -1,0 +1,63 @@
+"""Checks for fields of pydantic models whose errors say what would have been right.
+
+Each check returns the converted value or raises ValueError with a sentence of the form `'x' is
+not a whole number from 1 to 10`.
+"""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any, get_args
+
+from pydantic import PlainValidator, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
+
+
+def shown(value: object) -> str:
+    """Return the value as errors quote it: on one line and not endless."""
+    text = repr(value)
+    return text if len(text) <= 80 else f"{text[:77]}..."
+
+
+def as_text(value: object, expected: str) -> str:
+    """Check for a text; `expected` says of what."""
+    if isinstance(value, str):
+        return value
+    raise ValueError(f"{shown(value)} is not {expected}")
+
+
+def as_folder(value: object) -> Path:
+    """Check for what can name a folder, whether or not there is one."""
+    name = str(value) if isinstance(value, Path) else as_text(value, "a folder")
+    if not name or "\0" in name:
+        raise ValueError(f"{shown(value)} is not a folder")
+    return Path(name)
+
+
+def one_of(literal: Any) -> PlainValidator:
+    """Return a validator for the texts of a Literal, in lower or upper case."""
+    choices: tuple[str, ...] = get_args(literal)
+
+    def check(value: object) -> str:
+        for choice in choices:
+            if isinstance(value, str) and value.casefold() == choice.casefold():
+                return choice
+        raise ValueError(f"{shown(value)} is not {', '.join(choices[:-1])} or {choices[-1]}")
+
+    return PlainValidator(check)
+
+
+def between(low: float, high: float) -> WrapValidator:
+    """Return a validator for the numbers of a range: whole ones where `low` is an int."""
+    kind = "a whole number" if isinstance(low, int) else "a number"
+
+    def check(value: object, convert: ValidatorFunctionWrapHandler) -> Any:
+        try:
+            # True would be converted to 1.
+            number = None if isinstance(value, bool) else convert(value)
+        except (ValidationError, OverflowError):
+            number = None
+        if number is None or not low <= number <= high:
+            raise ValueError(f"{shown(value)} is not {kind} from {low:.12g} to {high:.12g}")
+        return number
+
+    return WrapValidator(check)
