@@ -82,4 +82,3 @@ CLOCK_RATES_HZ: Mapping[int, int] = {
     **dict.fromkeys((25, 26, 28, 31, 32, 33, 34), 90000),
 }
 """RTP clock by static payload type (RFC 3551 tables 4 and 5); G.722's is 8000 by erratum."""
-

@@ -89,17 +89,8 @@ class Playout(RowState):
         packets = released.packets
         if released.restarted:
             self._restarted.update(packets.rows.tolist())
-        length = packets.length
-        kind = (_CODEC_OF.take(packets.payload_type) << 16 | length) << 16 | packets.offset
-        if (kind == kind[0]).all():
-            kinds = [(int(kind[0]), slice(None))]
-        else:
-            kinds = [(int(k), np.flatnonzero(kind == k)) for k in np.unique(kind)]
-        for key, which in kinds:
-            codec = CODECS.get(key >> 32)
-            size = key >> 16 & 0xFFFF
-            part = packets if isinstance(which, slice) else packets.take(which)
-            lost = None if released.lost is None else released.lost[which]
+        for part, lost, kind in _by_kind(packets, released.lost):
+            codec, size = CODECS.get(kind >> 32), kind >> 16 & 0xFFFF
             if codec is not None and size:
                 yield self._block(part, codec, size, lost)
             elif lost is not None:
@@ -126,7 +117,8 @@ class Playout(RowState):
         if lost is None:
             lost = np.zeros(n, np.int64)
         if self._pending_lost:
-            lost = lost + [self._pending_lost.pop(row, 0) for row in rows.tolist()]
+            earlier = [self._pending_lost.pop(row, 0) for row in rows.tolist()]
+            lost = lost + np.array(earlier, np.int64)
         if gap.any() or lost.any():
             self._account(rows, end, gap, lost)
         self.end[rows] = position + samples
@@ -204,3 +196,17 @@ class Playout(RowState):
         else:
             np.take(wanted, packets.slot, axis=0, out=out, mode="clip")
         return out
+
+
+def _by_kind(
+    packets: Packets, lost: NDArray[np.int64] | None
+) -> Iterator[tuple[Packets, NDArray[np.int64] | None, int]]:
+    """Split into packets of equal codec, payload size and offset, with a number for the three."""
+    codec = _CODEC_OF.take(packets.payload_type)
+    kind = (codec << 16 | packets.length) << 16 | packets.offset
+    if (kind == kind[0]).all():
+        yield packets, lost, int(kind[0])
+        return
+    for each in np.unique(kind):
+        which = np.flatnonzero(kind == each)
+        yield packets.take(which), None if lost is None else lost[which], int(each)

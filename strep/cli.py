@@ -237,7 +237,8 @@ def _track_table(tracks: list[dict[str, Any]]) -> Table:
     is_wide = out.width >= WIDE
     table = Table(box=None, pad_edge=False, padding=(0, 2 if is_wide else 1, 0, 0))
     columns = ["call leg", "side", *(["from"] if is_wide else []), "codec", "duration", "packets"]
-    columns += ["lost", "late", "dup", "reord", *(["resets"] if is_wide else []), "jitter", "speech"]
+    columns += ["lost", "late", "dup", "reord", *(["resets"] if is_wide else [])]
+    columns += ["jitter", "speech"]
     for name in columns:
         is_text = name in {"call leg", "side", "from", "codec"}
         table.add_column(name, justify="left" if is_text else "right", no_wrap=True)

@@ -113,10 +113,9 @@ async def run(
     `started` is told how many packets will be sent, `progress` how many were.
     """
     call = make_call(seed)
-    out.mkdir(parents=True, exist_ok=True)
     media_port = _free_port(socket.SOCK_DGRAM)
     http_port = _free_port(socket.SOCK_STREAM)
-    log = out / "daemon.log"
+    log = _new_log(out)
     with log.open("wb") as errors:
         daemon = await asyncio.create_subprocess_exec(
             sys.executable, "-m", "strep", "serve",
@@ -134,9 +133,25 @@ async def run(
         )  # fmt: skip
     finally:
         await _stop(daemon)
-    manifests = list(out.glob(f"*{call.call_leg_id}*.json"))
-    if daemon.returncode != 0 or len(manifests) != 1:
+    if daemon.returncode != 0:
         raise DemoError(f"the daemon did not finish the recording; its log is {log}")
+    return _outcome(call, out, log)
+
+
+def _new_log(out: Path) -> Path:
+    try:
+        out.mkdir(parents=True, exist_ok=True)
+        log = out / "daemon.log"
+        log.write_bytes(b"")
+    except OSError as error:
+        raise DemoError(f"cannot write to {out}: {error.strerror}") from None
+    return log
+
+
+def _outcome(call: Call, out: Path, log: Path) -> Outcome:
+    manifests = list(out.glob(f"*{call.call_leg_id}*.json"))
+    if len(manifests) != 1:
+        raise DemoError(f"the daemon made {len(manifests)} recordings, not one; its log is {log}")
     manifest = manifests[0]
     tracks = json.loads(manifest.read_text())["tracks"]
     return Outcome(

@@ -57,9 +57,7 @@ def load(capture: Path, wrapping: Wrapping = None) -> Replay:
             accepted = np.flatnonzero(batch.reason[:count] == DropReason.ACCEPTED)
             skipped += count - len(accepted)
             for row, flow in zip(accepted.tolist(), _flows(batch, accepted), strict=True):
-                number, header = headers.setdefault(
-                    flow, (len(headers), StrepHeader(flow).pack())
-                )
+                number, header = headers.setdefault(flow, (len(headers), StrepHeader(flow).pack()))
                 datagrams.append(_wrapped(batch, row, header, wrapping))
                 due_ns.append(int(batch.arrival_ns[row]))
                 stream_of.append(number)

@@ -83,8 +83,9 @@ class Serve:
         return self.process.wait(DEADLINE_S)
 
     def _is_ready(self) -> bool:
-        with suppress(OSError), urllib.request.urlopen(
-            f"http://{self.http}/healthz", timeout=1
-        ) as answer:
+        with (
+            suppress(OSError),
+            urllib.request.urlopen(f"http://{self.http}/healthz", timeout=1) as answer,
+        ):
             return answer.status == 200
         return False

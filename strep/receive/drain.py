@@ -43,9 +43,7 @@ class Port:
 class Drain:
     """Moves datagrams from the ports into the receiver until stopped; asyncio, one thread."""
 
-    def __init__(
-        self, receiver: Receiver, ports: Sequence[Port], *, tick_ms: float = 10
-    ) -> None:
+    def __init__(self, receiver: Receiver, ports: Sequence[Port], *, tick_ms: float = 10) -> None:
         self.ports = list(ports)
         self.is_idle = False
         self._receiver = receiver

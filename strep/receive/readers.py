@@ -13,6 +13,7 @@ import socket
 import struct
 import sys
 import time
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Protocol
 
 import numpy as np
@@ -68,7 +69,7 @@ class MemoryReader:
         """Nothing to release."""
 
 
-class SocketReader:
+class SocketReader(ABC):
     """What both readers of a bound, non-blocking UDP socket share.
 
     A reader sets what is the same for all of its datagrams when it first sees a batch: give each
@@ -86,6 +87,10 @@ class SocketReader:
     def kernel_drops(self) -> int:
         """Datagrams that the kernel dropped because the receive buffer was full."""
         return kernel_drops(self.sock)
+
+    @abstractmethod
+    def read(self, batch: PacketBatch) -> int:
+        """Fill the batch with what the socket has; see `Reader`."""
 
     def close(self) -> None:
         """Close the socket."""
@@ -139,7 +144,6 @@ class RecvIntoReader(SocketReader):
             known = np.frombuffer(Endpoint.of(address[0], address[1]).pack(), np.uint8)
             self._endpoints[address] = known
         return known
-
 
 
 # struct mmsghdr of 64-bit Linux (recvmmsg(2)): msghdr, then what was received
@@ -254,5 +258,3 @@ def open_reader(sock: socket.socket) -> RecvmmsgReader | RecvIntoReader:
     if _SUPPORTED and os.environ.get("STREP_READER") != "recv_into":
         return RecvmmsgReader(sock)
     return RecvIntoReader(sock)
-
-

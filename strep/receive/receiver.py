@@ -93,16 +93,15 @@ class Receiver:
             self._dropped += np.bincount(
                 batch.reason[: batch.count], minlength=len(DropReason)
             )  # index 0 counts the accepted and is not used
-        side = (batch.buffer[: batch.count, 0] & 0b11).take(which)
+        side = (batch.buffer[: batch.count, 0] & np.uint8(0b11)).take(which)
         leg_id = batch.call_leg_id[:, : batch.count]
         if len(which) < batch.count:
             leg_id = leg_id.take(which, axis=1)
         if not len(which):
             return
-        is_rtp = batch.kind.take(which) == Kind.RTP
-        if is_rtp.any():
+        if (batch.kind.take(which) == Kind.RTP).any():
             leg_id = leg_id.copy()
-            self._name_rtp(batch, which, is_rtp, leg_id, side, binding)
+            self._name_rtp(batch, which, leg_id, side, binding=binding)
         rows = self.table.lookup(leg_id[0], leg_id[1], side)
         if (rows == NO_ROW).any():
             self._open_new(batch, which, rows, leg_id, side)
@@ -176,13 +175,13 @@ class Receiver:
     def _name_rtp(
         batch: PacketBatch,
         which: NDArray[np.intp],
-        is_rtp: NDArray[np.bool_],
         leg_id: NDArray[np.uint64],
         side: NDArray[np.uint8],
+        *,
         binding: Binding | None,
     ) -> None:
         """Give plain RTP a call leg: its port's, or one made from where it comes from."""
-        at = np.flatnonzero(is_rtp)
+        at = np.flatnonzero(batch.kind.take(which) == Kind.RTP)
         if binding is not None:
             leg_id[:, at] = np.frombuffer(binding.call_leg_id.bytes, np.uint64)[:, None]
             side[at] = binding.leg << 1 | binding.direction

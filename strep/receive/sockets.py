@@ -57,6 +57,8 @@ def bind(host: str, port: int) -> socket.socket:
             host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE
         )[0]
         sock = socket.socket(family, kind, protocol)
+    except UnicodeError:
+        raise ListenError(f"cannot listen on {host}:{port}: not a host name") from None
     except OSError as error:
         raise ListenError(f"cannot listen on {host}:{port}: {error.strerror}") from None
     try:

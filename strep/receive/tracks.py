@@ -9,6 +9,7 @@ badly, since the last words of a version-1 UUID are the same for all of one node
 
 from __future__ import annotations
 
+import heapq
 import secrets
 from typing import TYPE_CHECKING
 
@@ -44,7 +45,7 @@ class TrackTable:
         self._word0 = np.zeros(max_tracks + 1, np.uint64)
         self._word1 = np.zeros(max_tracks + 1, np.uint64)
         self._side = np.full(max_tracks + 1, _NOBODY, np.uint8)
-        self._free = list(range(max_tracks - 1, -1, -1))
+        self._free = list(range(max_tracks))  # a heap
 
     def __len__(self) -> int:
         return self.max_tracks - len(self._free)
@@ -84,7 +85,7 @@ class TrackTable:
         """Give a row to a key that has none; `NO_ROW` when the table is full."""
         if not self._free:
             return NO_ROW
-        row = self._free.pop()
+        row = heapq.heappop(self._free)
         self.generation[row] += 1
         self._word0[row], self._word1[row], self._side[row] = word0, word1, side
         place = self._place_of(row)
@@ -113,7 +114,7 @@ class TrackTable:
                 hole = place
         places[hole] = nobody
         self._side[row] = _NOBODY
-        self._free.append(row)
+        heapq.heappush(self._free, row)
 
     def _place(
         self, word0: NDArray[np.uint64], word1: NDArray[np.uint64], side: NDArray[np.uint8]

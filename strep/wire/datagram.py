@@ -72,6 +72,6 @@ def classify(datagram: bytes | bytearray | memoryview) -> Kind:
         return Kind.RTCP if rtcp else Kind.RTP
     if first >> 6 == 0b01:
         return Kind.SIP if ord("A") <= first <= ord("Z") else Kind.OTHER
-    stun = view[4:8] == STUN_MAGIC_COOKIE
-    dtls = 20 <= first <= 63 and view[1:2] == b"\xfe"
+    stun = bytes(view[4:8]) == STUN_MAGIC_COOKIE
+    dtls = 20 <= first <= 63 and bytes(view[1:2]) == b"\xfe"
     return Kind.OTHER if stun or dtls else Kind.T38

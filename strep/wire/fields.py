@@ -49,7 +49,7 @@ class Field:
 
     def column(self, words: NDArray[np.uint32]) -> NDArray[np.uint32]:
         """Return the field of all headers; `words` is (words, n), in native byte order."""
-        column = words[self.word]
+        column: NDArray[np.uint32] = words[self.word]
         if self.shift:
             column = column >> np.uint32(self.shift)
         if self.first_bit:

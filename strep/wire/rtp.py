@@ -54,7 +54,9 @@ class RtpHeader:
     """(defined by profile, data); the data has a multiple of 4 bytes."""
 
     @classmethod
-    def parse(cls, buffer: bytes | bytearray | memoryview) -> tuple[RtpHeader, memoryview]:
+    def parse(  # noqa: C901 -- one check after the other, as the header goes on
+        cls, buffer: bytes | bytearray | memoryview
+    ) -> tuple[RtpHeader, memoryview]:
         """Return the header and a view of the payload without padding (no copy).
 
         Raises `WireError` with reason SHORT, RTP_VERSION, RTCP, CSRC, EXTENSION or PADDING, in

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
-
 import numpy as np
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -247,9 +245,7 @@ class BankEqualsModel(RuleBasedStateMachine):
             self.belonging += len(part) if belongs is None else int(belongs.sum())
             released += [self.flatten(r) for r in out]
         for p in batch:
-            self.models[p.row].push(
-                Packet(p.ssrc, p.sequence, p.arrival_ns, p.payload)
-            )
+            self.models[p.row].push(Packet(p.ssrc, p.sequence, p.arrival_ns, p.payload))
         self.compare([entry for part in released for entry in part])
 
     @rule(wait_ms=st.integers(0, 200))
@@ -310,14 +306,21 @@ class BankEqualsModel(RuleBasedStateMachine):
         )  # fmt: skip
 
 
-BankEqualsModel.TestCase.settings = settings(max_examples=150, stateful_step_count=25, deadline=None)
+BankEqualsModel.TestCase.settings = settings(
+    max_examples=150, stateful_step_count=25, deadline=None
+)
 test_bank_equals_the_model_on_any_arrivals = BankEqualsModel.TestCase
 
 
 def test_batching_changes_nothing():
     random = np.random.default_rng(5)
     arrivals = [
-        P(int(random.integers(4)), int(100 + random.integers(-3, 40)), ms, payload=bytes([ms % 256]))
+        P(
+            int(random.integers(4)),
+            int(100 + random.integers(-3, 40)),
+            ms,
+            payload=bytes([ms % 256]),
+        )
         for ms in range(400)
     ]
     outcomes = []

@@ -1,0 +1,105 @@
+"""The voice activity sink on labelled telephone-band recordings of meetings."""
+
+from __future__ import annotations
+
+import csv
+import os
+import struct
+from dataclasses import fields
+from pathlib import Path
+from uuid import UUID
+
+import numpy as np
+import pytest
+
+from pipeline.block import AudioBlock, Track, TrackSummary
+from pipeline.codecs import PCMU
+from pipeline.sinks.vad import VadSink
+
+ROOT = Path(__file__).parents[2]
+CLIPS = Path(os.environ.get("STREP_MATERIAL", ROOT.parent / "shared" / "data")) / "vad"
+
+pytestmark = pytest.mark.skipif(
+    not CLIPS.is_dir(), reason=f"no labelled clips in {CLIPS}; STREP_MATERIAL names their folder"
+)
+
+RATE_HZ = 8000
+JUDGED_SAMPLES = 160
+
+
+def mulaw(path):
+    """Return the codes of a mu-law WAV file, which the standard library's wave does not read."""
+    content = path.read_bytes()
+    at = 12
+    while (name := content[at : at + 4]) != b"data":
+        (size,) = struct.unpack_from("<I", content, at + 4)
+        if name == b"fmt ":
+            assert struct.unpack_from("<HHI", content, at + 8) == (7, 1, RATE_HZ)
+        at += 8 + size + size % 2
+    (size,) = struct.unpack_from("<I", content, at + 4)
+    return np.frombuffer(content, np.uint8, size, at + 8)
+
+
+def in_spans(spans, frames):
+    """Tell for each frame of 20 ms whether its middle lies in one of the spans."""
+    middle_s = (np.arange(frames) + 0.5) * JUDGED_SAMPLES / RATE_HZ
+    inside = np.zeros(frames, bool)
+    for start_s, end_s in spans:
+        inside |= (middle_s >= start_s) & (middle_s < end_s)
+    return inside
+
+
+def detect(clips, frame_samples):
+    """Return the sink's spans of speech for each of `clips`, sent as one track each."""
+    sink = VadSink()
+    rows = np.arange(len(clips))
+    zero = np.zeros(len(clips), np.int64)
+    tracks = [Track(row, 0, UUID(int=row), "A", "inbound", 0, 0, "", "", row) for row in rows]
+    for track in tracks:
+        sink.open(track)
+    samples = min(map(len, clips)) // frame_samples * frame_samples
+    audio = np.stack([clip[:samples] for clip in clips])
+    for position in range(0, samples, frame_samples):
+        sink.write(
+            AudioBlock(
+                codec=PCMU,
+                rows=rows,
+                position=zero + position,
+                gap_samples=zero,
+                lost=zero,
+                arrival_ns=zero,
+                payload=np.ascontiguousarray(audio[:, position : position + frame_samples]),
+            )
+        )
+    figures = dict.fromkeys((field.name for field in fields(TrackSummary)), 0)
+    summary = TrackSummary(**{**figures, "duration_samples": samples, "sample_rate_hz": RATE_HZ})
+    return [
+        [(one["start_s"], one["end_s"]) for one in sink.close(track, summary)["speech"]]
+        for track in tracks
+    ]
+
+
+@pytest.mark.parametrize(
+    ("frame_samples", "least"), [(80, 0.86), (160, 0.86), (240, 0.85), (480, 0.845)]
+)
+def test_balanced_accuracy_on_meeting_clips(frame_samples, least):
+    with (CLIPS / "speech.csv").open(newline="") as file:
+        labels = list(csv.DictReader(file))
+    paths = sorted(CLIPS.glob("*.wav"))
+    clips = [mulaw(path) for path in paths]
+    frames = min(map(len, clips)) // JUDGED_SAMPLES
+    spoken = np.concatenate(
+        [
+            in_spans(
+                [
+                    (float(row["start_s"]), float(row["end_s"]))
+                    for row in labels
+                    if row["file"] == path.name
+                ],
+                frames,
+            )
+            for path in paths
+        ]
+    )
+    found = np.concatenate([in_spans(spans, frames) for spans in detect(clips, frame_samples)])
+    assert (found[spoken].mean() + (~found[~spoken]).mean()) / 2 >= least

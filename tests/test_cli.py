@@ -1,0 +1,261 @@
+"""The command line, as people use and misuse it."""
+
+from __future__ import annotations
+
+import json
+import os
+import socket
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from capturefile import datagram, ethernet, pcap
+from loopback import Serve, free_port
+
+from strep import __version__, cli
+from strep.media import packetize
+from strep.voices import load_voice
+
+CODES = load_voice("caller")[: 8000 * 2]
+
+
+def strep(capsys, *arguments):
+    """Run the command in this process; return (exit code, stdout, stderr)."""
+    with pytest.raises(SystemExit) as exit_:
+        cli.main([str(a) for a in arguments])
+    captured = capsys.readouterr()
+    return exit_.value.code or 0, captured.out, captured.err
+
+
+def one_line(error):
+    assert "Traceback" not in error
+    assert error.count("\n") == 1, error
+    return error.rstrip("\n")
+
+
+@pytest.fixture
+def capture(tmp_path):
+    path = tmp_path / "call.pcap"
+    packets = packetize(CODES, payload_type=0, ssrc=0xABCD, first_sequence=1, first_timestamp=0)
+    frames = [(i * 20_000_000, ethernet(datagram(bytes(p)))) for i, p in enumerate(packets)]
+    path.write_bytes(pcap(frames))
+    return path
+
+
+def test_version(capsys):
+    assert strep(capsys, "--version") == (0, f"strep {__version__}\n", "")
+
+
+@pytest.mark.parametrize("command", ["serve", "analyze", "replay", "demo"])
+def test_every_command_has_help_with_an_example(capsys, command):
+    code, out, _ = strep(capsys, command, "--help")
+    assert code == 0
+    assert f"example:\n  strep {command}" in out
+
+
+def test_no_command_is_help_and_wrong_input(capsys):
+    code, out, _ = strep(capsys)
+    assert code == 2
+    assert "analyze" in out
+
+
+def test_analyze_prints_a_table(capsys, capture):
+    code, out, err = strep(capsys, "analyze", capture)
+    assert (code, err) == (0, "")
+    assert "PCMU" in out
+    assert "100 accepted" in out
+
+
+def test_analyze_prints_json(capsys, capture, tmp_path):
+    code, out, _ = strep(capsys, "analyze", capture, "--json", "--out", tmp_path / "out")
+    assert code == 0
+    report = json.loads(out)
+    assert report["datagrams"] == {"accepted": 100}
+    (track,) = report["tracks"]
+    assert track["ssrc"] == "0x0000abcd"
+    assert track["codec"] == "PCMU"
+    assert track["payload_types"] == {"0": 100}
+    assert track["duration_s"] == 2.0
+    assert (track["packets"], track["bytes"], track["lost"]) == (100, 16_000, 0)
+    assert Path(track["recording"]).stat().st_size > 32_000
+    for key in (
+        "call_leg_id", "leg", "direction", "source", "destination", "late", "duplicate",
+        "reordered", "resets", "jitter_mean_ms", "jitter_max_ms", "speech",
+    ):  # fmt: skip
+        assert key in track
+    assert len(list((tmp_path / "out").glob("*.json"))) == 1
+
+
+def test_analyze_of_a_cut_capture_keeps_what_came_before_and_says_so(capsys, capture):
+    capture.write_bytes(capture.read_bytes()[:-10])
+    code, out, err = strep(capsys, "analyze", capture, "--json")
+    assert code == 0
+    assert json.loads(out)["tracks"][0]["packets"] == 99
+    assert "after 99 frames" in json.loads(out)["cut"]
+    assert "after 99 frames" in one_line(err)
+
+
+@pytest.mark.parametrize(
+    ("content", "message"),
+    [
+        (None, "No such file or directory"),
+        (b"", "cannot read capture"),
+        (b"GIF89a and so on, no capture at all", "cannot read capture"),
+    ],
+)
+def test_what_is_no_capture_is_said_in_one_line(capsys, tmp_path, content, message):
+    path = tmp_path / "x.pcap"
+    if content is not None:
+        path.write_bytes(content)
+    for arguments in (("analyze", path), ("replay", path, "--to", "127.0.0.1:9")):
+        code, out, err = strep(capsys, *arguments)
+        assert (code, out) == (2, "")
+        assert message in one_line(err)
+        assert str(path) in err
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--sink", "wavv"], ["wavv", "wav"]),
+        (["--sink", "wav:layuot=mono"], ["layuot", "layout"]),
+        (["--sink", "wav:layout=quadro"], ["layout", "quadro", "stereo", "mono"]),
+        (["--sink", "no.such:Thing"], ["no.such:Thing"]),
+    ],
+)
+def test_a_wrong_sink_is_said_in_one_line(capsys, capture, arguments, words):
+    code, out, err = strep(capsys, "analyze", capture, *arguments)
+    assert (code, out) == (2, "")
+    for word in words:
+        assert word in one_line(err)
+
+
+def test_a_folder_that_cannot_be_written_is_said_in_one_line(capsys, capture, tmp_path):
+    blocked = tmp_path / "file"
+    blocked.write_text("")
+    code, _, err = strep(capsys, "analyze", capture, "--out", blocked / "out")
+    assert code == 2
+    assert str(blocked / "out") in one_line(err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (["--media", "nonsense"], ["--media", "nonsense", "HOST:PORT"]),
+        (["--media", "127.0.0.1:70000"], ["70000"]),
+        (["--tick-ms", "0"], ["--tick-ms", "0"]),
+        (["--sink", "wavv"], ["wavv"]),
+        (["--config", "no-such.toml"], ["no-such.toml"]),
+    ],
+)
+def test_serve_refuses_wrong_settings_in_one_line(capsys, arguments, words):
+    code, out, err = strep(capsys, "serve", "--check", *arguments)
+    assert (code, out) == (2, "")
+    for word in words:
+        assert word in one_line(err)
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        ("max_trakcs = 5", ["max_trakcs", "max_tracks"]),
+        ("max_tracks = 'many'", ["max_tracks", "many"]),
+        ("max_tracks = ", ["not valid TOML"]),
+        ("[[sink]]\nname = 'wav'\nlayuot = 'mono'", ["layuot", "layout"]),
+    ],
+)
+def test_serve_refuses_a_wrong_file_in_one_line(capsys, tmp_path, text, words):
+    path = tmp_path / "strep.toml"
+    path.write_text(text)
+    code, _, err = strep(capsys, "serve", "--check", "--config", path)
+    assert code == 2
+    for word in words:
+        assert word in one_line(err)
+
+
+def test_check_prints_settings_that_load_again(capsys, tmp_path):
+    code, out, _ = strep(capsys, "serve", "--check", "--media", "127.0.0.1:9100", "--sink", "vad")
+    assert code == 0
+    path = tmp_path / "strep.toml"
+    path.write_text(out)
+    assert strep(capsys, "serve", "--check", "--config", path) == (0, out, "")
+
+
+@pytest.mark.parametrize("which", ["media", "http"])
+def test_a_port_in_use_is_said_in_one_line(tmp_path, which):
+    kind = socket.SOCK_DGRAM if which == "media" else socket.SOCK_STREAM
+    with socket.socket(socket.AF_INET, kind) as taken:
+        taken.bind(("127.0.0.1", 0))
+        if kind == socket.SOCK_STREAM:
+            taken.listen()
+        ports = {
+            "media": f"127.0.0.1:{free_port(socket.SOCK_DGRAM)}",
+            "http": f"127.0.0.1:{free_port(socket.SOCK_STREAM)}",
+        } | {which: f"127.0.0.1:{taken.getsockname()[1]}"}
+        done = subprocess.run(
+            [sys.executable, "-m", "strep", "serve", "--media", ports["media"], "--http",
+             ports["http"], "--recordings", tmp_path],
+            capture_output=True, text=True, check=False, timeout=30,
+        )  # fmt: skip
+    assert done.returncode == 2
+    assert ports[which] in one_line(done.stderr)
+    assert "ddress already in use" in done.stderr
+
+
+def test_serve_receives_records_and_stops_with_0(tmp_path, capsys, capture):
+    with Serve(tmp_path) as serve:
+        code, out, _ = strep(
+            capsys, "replay", capture, "--to", serve.media, "--strep", "--speed", "inf", "--json"
+        )
+        assert code == 0
+        assert json.loads(out)["sent"] == 100
+        serve.wait_for("strep_packets_total", 100)
+        metrics = serve.metrics()
+        assert serve.stop() == 0
+    assert metrics["strep_datagrams_total{accepted}"] == 100
+    assert metrics["strep_tracks_open"] == 1
+    assert metrics["strep_packets_lost_total"] == 0
+    (manifest,) = (json.loads(p.read_text()) for p in tmp_path.glob("*.json"))
+    assert manifest["tracks"][0]["packets"] == 100
+
+
+def test_plain_rtp_is_of_the_track_that_its_port_stands_for(tmp_path, capsys, capture):
+    call = "428c31b6-7af4-4bcb-b7f5-5013ef9657c1"
+    port = free_port(socket.SOCK_DGRAM)
+    bound = f"127.0.0.1:{port},call_leg_id={call},direction=outbound,leg=B"
+    with Serve(tmp_path, "--media", bound) as serve:
+        strep(capsys, "replay", capture, "--to", f"127.0.0.1:{port}", "--speed", "inf")
+        serve.wait_for("strep_packets_total", 100)
+        assert serve.stop() == 0
+    (manifest,) = (json.loads(p.read_text()) for p in tmp_path.glob("*.json"))
+    (track,) = manifest["tracks"]
+    assert manifest["call_leg_id"] == call
+    assert (track["leg"], track["direction"], track["channel"]) == ("B", "outbound", "right")
+
+
+def test_replay_says_when_nobody_listens(capsys, capture):
+    port = free_port(socket.SOCK_DGRAM)
+    code, out, _ = strep(
+        capsys, "replay", capture, "--to", f"127.0.0.1:{port}", "--speed", "1000", "--json"
+    )
+    assert code == 0
+    assert json.loads(out)["refused"] > 0
+
+
+@pytest.mark.parametrize("speed", ["0", "-1", "nan", "fast"])
+def test_replay_refuses_a_wrong_speed(capsys, capture, speed):
+    code, _, err = strep(capsys, "replay", capture, "--to", "127.0.0.1:9", "--speed", speed)
+    assert code == 2
+    assert "--speed" in err
+
+
+def test_an_output_that_is_closed_early_is_no_traceback(capture):
+    read_end, write_end = os.pipe()
+    os.close(read_end)
+    done = subprocess.run(
+        [sys.executable, "-m", "strep", "analyze", capture, "--json"],
+        stdout=write_end, stderr=subprocess.PIPE, text=True, check=False,
+    )  # fmt: skip
+    os.close(write_end)
+    assert "Traceback" not in done.stderr

@@ -1,0 +1,443 @@
+from __future__ import annotations
+
+import tomllib
+from pathlib import Path
+from uuid import UUID
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+from pydantic import ValidationError
+
+from strep.config import (
+    Address,
+    ConfigError,
+    Listener,
+    Settings,
+    SinkSpec,
+    load,
+    parse_address,
+)
+
+LEG = "0ccc7b54-4df3-4bca-a65a-3da1ecc777f0"
+NOT_AN_ADDRESS = "is not HOST:PORT (such as 0.0.0.0:9000 or [::1]:9000, ports 0 to 65535)"
+
+DEFAULTS = """\
+http = "127.0.0.1:8080"
+recordings = "recordings"
+max_tracks = 16384
+idle_timeout_s = 120.0
+reorder_ms = 60
+max_gap_s = 60.0
+tick_ms = 10
+receive_buffer_bytes = 33554432
+log_format = "auto"
+log_level = "info"
+
+[[media]]
+listen = "0.0.0.0:9000"
+
+[[sink]]
+name = "wav"
+
+[[sink]]
+name = "vad"
+"""
+
+FULL = f"""\
+http = "none"
+recordings = "/var/calls"
+max_tracks = 100
+idle_timeout_s = 12.5
+reorder_ms = 0
+max_gap_s = 10.0
+tick_ms = 5
+receive_buffer_bytes = 65536
+log_format = "json"
+log_level = "debug"
+
+[[media]]
+listen = "[::1]:9000"
+
+[[media]]
+listen = "127.0.0.1:9002"
+call_leg_id = "{LEG}"
+leg = "B"
+direction = "outbound"
+
+[[sink]]
+name = "wav"
+layout = "mono"
+flush_s = 0.5
+
+[[sink]]
+name = "my.levels:Meter"
+bands = [300, 3400.5, "rest", true]
+"an odd key" = "tab\\tquote\\"back\\\\ \\u007f é"
+"""
+
+
+@pytest.fixture
+def toml(tmp_path, monkeypatch):
+    """Write `strep.toml` into the current directory, so that errors name it without a folder."""
+    monkeypatch.chdir(tmp_path)
+
+    def write(text: str | bytes) -> Path:
+        file = Path("strep.toml")
+        file.write_bytes(text if isinstance(text, bytes) else text.encode())
+        return file
+
+    return write
+
+
+def test_defaults():
+    settings = load(None, {}, {})
+    assert settings == Settings()
+    assert settings.media == (Listener(listen=parse_address("0.0.0.0:9000")),)
+    assert settings.http == Address("127.0.0.1", 8080)
+    assert settings.recordings == Path("recordings")
+    assert settings.sinks == (SinkSpec(name="wav"), SinkSpec(name="vad"))
+    assert settings.as_toml() == DEFAULTS
+
+
+def test_file_sets_everything(toml):
+    settings = load(toml(FULL), {}, {})
+    assert settings.http is None
+    assert settings.media[1] == Listener(
+        listen=Address("127.0.0.1", 9002), call_leg_id=UUID(LEG), leg="B", direction="outbound"
+    )
+    assert settings.sinks == (
+        SinkSpec(name="wav", options={"layout": "mono", "flush_s": 0.5}),
+        SinkSpec(
+            name="my.levels:Meter",
+            options={
+                "bands": (300, 3400.5, "rest", True),
+                "an odd key": 'tab\tquote"back\\ \x7f é',
+            },
+        ),
+    )
+    assert settings.as_toml() == FULL
+
+
+def test_environment_sets_everything():
+    environment = {
+        "STREP_MEDIA": f"[::1]:9000; 127.0.0.1:9002,call_leg_id={LEG},direction=outbound,leg=b",
+        "STREP_HTTP": "none",
+        "STREP_RECORDINGS": "/var/calls",
+        "STREP_SINK": "wav:layout=mono;my.levels:Meter:window_ms=30",
+        "STREP_MAX_TRACKS": "100",
+        "STREP_IDLE_TIMEOUT_S": "12.5",
+        "STREP_REORDER_MS": "0",
+        "STREP_MAX_GAP_S": "10",
+        "STREP_TICK_MS": "5",
+        "STREP_RECEIVE_BUFFER_BYTES": "65536",
+        "STREP_LOG_FORMAT": "json",
+        "STREP_LOG_LEVEL": "DEBUG",
+    }
+    assert load(None, environment, {}) == Settings(
+        media=(
+            Listener(listen=Address("::1", 9000)),
+            Listener(
+                listen=Address("127.0.0.1", 9002),
+                call_leg_id=UUID(LEG),
+                leg="B",
+                direction="outbound",
+            ),
+        ),
+        http=None,
+        recordings=Path("/var/calls"),
+        sinks=(
+            SinkSpec(name="wav", options={"layout": "mono"}),
+            SinkSpec(name="my.levels:Meter", options={"window_ms": "30"}),
+        ),
+        max_tracks=100,
+        idle_timeout_s=12.5,
+        reorder_ms=0,
+        max_gap_s=10.0,
+        tick_ms=5,
+        receive_buffer_bytes=65536,
+        log_format="json",
+        log_level="debug",
+    )
+
+
+def test_flags_go_before_environment_before_file_before_defaults(toml):
+    file = toml("reorder_ms = 1\ntick_ms = 1\nmax_gap_s = 1\n")
+    environment = {"STREP_REORDER_MS": "2", "STREP_TICK_MS": "2"}
+    settings = load(file, environment, {"reorder_ms": "3", "tick_ms": None})
+    assert settings.reorder_ms == 3
+    assert settings.tick_ms == 2
+    assert settings.max_gap_s == 1.0
+    assert settings.idle_timeout_s == 120.0
+
+
+def test_list_is_replaced_whole_by_the_stronger_source(toml):
+    file = toml('[[sink]]\nname = "wav"\nlayout = "mono"\n[[sink]]\nname = "log"\n')
+    assert load(file, {}, {"sink": ["wav"]}).sinks == (SinkSpec(name="wav"),)
+
+
+def test_weaker_source_is_not_heard_where_a_stronger_one_speaks(toml):
+    assert load(toml("tick_ms = 0"), {}, {"tick_ms": 20}).tick_ms == 20
+
+
+@pytest.mark.parametrize(
+    ("environment", "flags"),
+    [({"STREP_SINK": "none"}, {}), ({}, {"sink": ["none"]}), ({}, {"sink": []})],
+)
+def test_no_sink(environment, flags):
+    settings = load(None, environment, flags)
+    assert settings.sinks == ()
+    assert "\nsink = []\n" in settings.as_toml()
+
+
+def test_file_may_be_named_by_the_environment(toml):
+    file = toml("tick_ms = 20")
+    assert load(None, {"STREP_CONFIG": str(file)}, {}).tick_ms == 20
+    assert load(file, {"STREP_CONFIG": "elsewhere.toml"}, {}).tick_ms == 20
+
+
+def test_empty_variable_counts_as_unset():
+    assert load(None, {"STREP_HTTP": "", "STREP_CONFIG": ""}, {}) == Settings()
+
+
+def test_variables_that_others_set_under_our_prefix_are_left_alone():
+    kubernetes = {
+        "STREP_SERVICE_HOST": "10.0.0.1",
+        "STREP_SERVICE_PORT": "8080",
+        "STREP_PORT": "tcp://10.0.0.1:8080",
+        "STREP_PORT_8080_TCP_ADDR": "10.0.0.1",
+    }
+    assert load(None, kubernetes, {}) == Settings()
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("max_track = 3", "unknown key 'max_track'; did you mean max_tracks?"),
+        (
+            "zzz = 3",
+            (
+                "unknown key 'zzz'; known are http, idle_timeout_s, log_format, log_level, "
+                "max_gap_s, max_tracks, media, receive_buffer_bytes, recordings, reorder_ms, "
+                "sink, tick_ms"
+            ),
+        ),
+        ("sinks = []", "unknown key 'sinks'; did you mean sink?"),
+        ("max_tracks = 0", "max_tracks: 0 is not a whole number from 1 to 262144"),
+        ("max_tracks = true", "max_tracks: True is not a whole number from 1 to 262144"),
+        ("max_tracks = 1.5", "max_tracks: 1.5 is not a whole number from 1 to 262144"),
+        ("idle_timeout_s = nan", "idle_timeout_s: nan is not a number from 0.1 to 86400"),
+        ("idle_timeout_s = inf", "idle_timeout_s: inf is not a number from 0.1 to 86400"),
+        (
+            f"max_gap_s = 1{'0' * 400}",
+            f"max_gap_s: 1{'0' * 76}... is not a number from 1 to 86400",
+        ),
+        ("reorder_ms = 5000", "reorder_ms: 5000 is not a whole number from 0 to 2000"),
+        ("http = 8080", "http: 8080 is not HOST:PORT nor none"),
+        ('http = "localhost"', f"http: 'localhost' {NOT_AN_ADDRESS} nor none"),
+        ('recordings = ""', "recordings: '' is not a folder"),
+        ('recordings = "a\\u0000b"', "recordings: 'a\\x00b' is not a folder"),
+        ("recordings = 3", "recordings: 3 is not a folder"),
+        ('log_format = "xml"', "log_format: 'xml' is not auto, console or json"),
+        ("log_level = 10", "log_level: 10 is not debug, info, warning or error"),
+        ("media = 9000", "media: 9000 is not a list of tables or texts"),
+        ("media = []", "media: the list is empty, but at least one listener is needed"),
+        ("media = [9000]", "media[0]: 9000 is not a listener: HOST:PORT or a table"),
+        (
+            '[media]\nlisten = "0.0.0.0:9000"',
+            "media: a single table stands where a list is expected: write [[...]], not [...]",
+        ),
+        (
+            '[[media]]\nlissen = "0.0.0.0:9000"',
+            "media[0]: unknown key 'lissen'; did you mean listen?",
+        ),
+        ("[[media]]\n", "media[0]: listen is missing"),
+        ('[[media]]\nlisten = "0.0.0.0"', f"media[0].listen: '0.0.0.0' {NOT_AN_ADDRESS}"),
+        ("[[media]]\nlisten = 9000", "media[0].listen: 9000 is not HOST:PORT"),
+        (
+            'media = ["0.0.0.0:9000", "0.0.0.0:9000"]',
+            "media: 0.0.0.0:9000 is listed twice",
+        ),
+        (
+            '[[media]]\nlisten = ":::9000"\ncall_leg_id = "7"\ndirection = "inbound"',
+            f"media[0].listen: ':::9000' {NOT_AN_ADDRESS}",
+        ),
+        (
+            'media = ["0.0.0.0:1", {listen = "0.0.0.0:2", call_leg_id = 7, direction = "inbound"}]',
+            f"media[1].call_leg_id: 7 is not a UUID, such as {LEG}",
+        ),
+        (
+            f'[[media]]\nlisten = "0.0.0.0:9000"\ncall_leg_id = "{LEG}"',
+            "media[0]: call_leg_id and direction are given together or not at all",
+        ),
+        (
+            '[[media]]\nlisten = "0.0.0.0:9000"\ndirection = "inbound"',
+            "media[0]: call_leg_id and direction are given together or not at all",
+        ),
+        (
+            '[[media]]\nlisten = "0.0.0.0:9000"\nleg = "B"',
+            "media[0]: leg B is given together with call_leg_id and direction",
+        ),
+        (
+            f'[[media]]\nlisten = "0.0.0.0:9000"\ncall_leg_id = "{LEG}"\ndirection = "up"',
+            "media[0].direction: 'up' is not inbound or outbound",
+        ),
+        ("sink = 3", "sink: 3 is not a list of tables or texts"),
+        ("sink = [3]", "sink[0]: 3 is not a sink: NAME[:key=value,...] or a table"),
+        ('[[sink]]\nlayout = "mono"', "sink[0]: name is missing"),
+        ("[[sink]]\nname = 3", "sink[0].name: 3 is not the name of a sink"),
+        ('[[sink]]\nname = ""', "sink[0].name: '' is not the name of a sink"),
+        (
+            '[[sink]]\nname = "vad"\n[[sink]]\nname = "wav"\nlayout = {a = 1}',
+            ("sink[1].layout: {'a': 1} is not a text, a number, true, false or a list of these"),
+        ),
+        (
+            '[[sink]]\nname = "wav"\nlayout = [[1]]',
+            "sink[0].layout: [[1]] is not a text, a number, true, false or a list of these",
+        ),
+        (
+            'sink = ["none", "wav"]',
+            "sink: 'none' stands for no sink and cannot be given beside others",
+        ),
+        (
+            "tick_ms 5",
+            "not valid TOML: Expected '=' after a key in a key/value pair (at line 1, column 9)",
+        ),
+        (b"# \xff", "byte 2 is not UTF-8, as TOML has to be"),
+    ],
+)
+def test_wrong_file_is_told_in_one_line(toml, text, message):
+    with pytest.raises(ConfigError) as raised:
+        load(toml(text), {}, {})
+    assert str(raised.value) == f"strep.toml: {message}"
+
+
+@pytest.mark.parametrize("text", ["x = " + "[" * 5000, "max_tracks = 1" + "0" * 5000])
+def test_monstrous_file_is_told_in_one_line(toml, text):
+    with pytest.raises(ConfigError, match=r"^strep\.toml: not valid TOML: .*$"):
+        load(toml(text), {}, {})
+
+
+@pytest.mark.parametrize(
+    ("file", "message"),
+    [
+        ("gone.toml", "gone.toml: cannot be read as a settings file: No such file or directory"),
+        (".", ".: cannot be read as a settings file: Is a directory"),
+    ],
+)
+def test_file_that_cannot_be_read_is_told_in_one_line(tmp_path, monkeypatch, file, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as raised:
+        load(Path(file), {}, {})
+    assert str(raised.value) == message
+
+
+@pytest.mark.parametrize(
+    ("environment", "message"),
+    [
+        (
+            {"STREP_MAX_TRACK": "3"},
+            "environment: unknown variable 'STREP_MAX_TRACK'; did you mean STREP_MAX_TRACKS?",
+        ),
+        (
+            {"STREP_SINKS": "wav"},
+            "environment: unknown variable 'STREP_SINKS'; did you mean STREP_SINK?",
+        ),
+        (
+            {"STREP_MAX_TRACKS": "3x"},
+            "STREP_MAX_TRACKS: '3x' is not a whole number from 1 to 262144",
+        ),
+        ({"STREP_MEDIA": "0.0.0.0:1;9000"}, f"STREP_MEDIA: '9000' {NOT_AN_ADDRESS}"),
+        ({"STREP_SINK": "wav;"}, "STREP_SINK: '' is not NAME[:key=value,...]"),
+        ({"STREP_RECORDINGS": "\udcff"}, "STREP_RECORDINGS: '\\udcff' is not UTF-8 text"),
+        (
+            {"STREP_CONFIG": "gone.toml"},
+            "gone.toml: cannot be read as a settings file: No such file or directory",
+        ),
+    ],
+)
+def test_wrong_environment_is_told_in_one_line(tmp_path, monkeypatch, environment, message):
+    monkeypatch.chdir(tmp_path)
+    with pytest.raises(ConfigError) as raised:
+        load(None, environment, {})
+    assert str(raised.value) == message
+
+
+@pytest.mark.parametrize(
+    ("flags", "message"),
+    [
+        ({"tick_ms": "0"}, "--tick-ms: '0' is not a whole number from 1 to 100"),
+        ({"http": "8080"}, f"--http: '8080' {NOT_AN_ADDRESS} nor none"),
+        ({"media": ["0.0.0.0:70000"]}, f"--media: '0.0.0.0:70000' {NOT_AN_ADDRESS}"),
+        ({"media": ["0.0.0.0:1,lag=A"]}, "--media: unknown key 'lag'; did you mean leg?"),
+        ({"media": ["0.0.0.0:1,leg"]}, "--media: 'leg' in '0.0.0.0:1,leg' is not key=value"),
+        (
+            {"media": [f"0.0.0.0:1,call_leg_id={LEG},leg=C,direction=inbound"]},
+            "--media: leg: 'C' is not A or B",
+        ),
+        (
+            {"media": ["0.0.0.0:1,direction=inbound"]},
+            "--media: call_leg_id and direction are given together or not at all",
+        ),
+        ({"media": ["0.0.0.0:1,leg=A,leg=B"]}, "--media: '0.0.0.0:1,leg=A,leg=B' gives leg twice"),
+        ({"sink": ["wav:a=1,layout"]}, "--sink: 'layout' in 'wav:a=1,layout' is not key=value"),
+        ({"sink": ["wav:=3"]}, "--sink: '=3' in 'wav:=3' is not key=value"),
+        ({"sink": ["wav:a=1,a=2"]}, "--sink: 'wav:a=1,a=2' gives a twice"),
+        ({"sink": [":a=b"]}, "--sink: ':a=b' is not NAME[:key=value,...]"),
+        (
+            {"sink": ["wav:name=x"]},
+            "--sink: 'wav:name=x' has an option 'name', which no sink can have",
+        ),
+        (
+            {"sink": ["vad", "none"]},
+            "--sink: 'none' stands for no sink and cannot be given beside others",
+        ),
+        ({"recordings": Path("\udcff")}, "--recordings: '\\udcff' is not UTF-8 text"),
+        ({"sink": ["wav:x=\udcff"]}, "--sink: 'wav:x=\\udcff' is not UTF-8 text"),
+        (
+            {"recrdings": "x"},
+            "command line: unknown flag '--recrdings'; did you mean --recordings?",
+        ),
+    ],
+)
+def test_wrong_flag_is_told_in_one_line(flags, message):
+    with pytest.raises(ConfigError) as raised:
+        load(None, {}, flags)
+    assert str(raised.value) == message
+
+
+def test_settings_cannot_be_changed():
+    settings = Settings()
+    with pytest.raises(ValidationError, match="frozen"):
+        settings.tick_ms = 20
+
+
+def test_two_listeners_may_ask_for_any_free_port():
+    assert len(load(None, {}, {"media": ["127.0.0.1:0", "127.0.0.1:0"]}).media) == 2
+
+
+texts = st.text(st.characters(exclude_categories=["Cs"]))
+scalars = texts | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.booleans()
+
+
+@given(
+    folder=texts.filter(lambda text: text and "\0" not in text),
+    options=st.dictionaries(
+        texts.filter(lambda key: key != "name"),
+        scalars | st.lists(scalars).map(tuple),
+    ),
+    idle_timeout_s=st.floats(0.1, 86_400),
+)
+def test_every_configuration_loads_back_equal_from_its_toml(
+    tmp_path_factory, folder, options, idle_timeout_s
+):
+    settings = Settings(
+        recordings=Path(folder),
+        sinks=(SinkSpec(name="wav", options=options),),
+        idle_timeout_s=idle_timeout_s,
+    )
+    text = settings.as_toml()
+    tomllib.loads(text)
+    file = tmp_path_factory.getbasetemp() / "strep.toml"
+    file.write_text(text, encoding="utf-8", newline="")
+    assert load(file, {}, {}) == settings
