@@ -154,6 +154,7 @@ def _outcome(call: Call, out: Path, log: Path) -> Outcome:
         raise DemoError(f"the daemon made {len(manifests)} recordings, not one; its log is {log}")
     manifest = manifests[0]
     tracks = json.loads(manifest.read_text())["tracks"]
+    tracks.sort(key=lambda track: track["direction"])
     return Outcome(
         call_leg_id=call.call_leg_id,
         sent=len(call.datagrams),

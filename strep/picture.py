@@ -92,7 +92,9 @@ def draw_call(manifest_path: Path, out: Path) -> None:
 
     try:
         manifest = json.loads(manifest_path.read_text(encoding="utf-8"))
-        lanes = [_lane(track, manifest_path.parent) for track in manifest["tracks"]]
+        # in the manifest they stand in the order in which they ended
+        tracks = sorted(manifest["tracks"], key=lambda track: (track["leg"], track["direction"]))
+        lanes = [_lane(track, manifest_path.parent) for track in tracks]
         started = datetime.fromisoformat(manifest["started_at"])
         call_leg_id = str(manifest["call_leg_id"])
     except (OSError, soundfile.LibsndfileError) as error:
