@@ -22,7 +22,8 @@ if TYPE_CHECKING:
 
 Leg = Literal["A", "B"]
 DirectionName = Literal["inbound", "outbound"]
-CloseReason = Literal["idle", "closed", "shutdown"]
+CloseReason = Literal["idle", "closed", "end"]
+"""No packets for long, told to close, or the end of the receiver or the capture."""
 
 
 @dataclass(frozen=True, slots=True)

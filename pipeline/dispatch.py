@@ -76,7 +76,7 @@ class Dispatcher:
         """Hand on a block, which is valid during this call only."""
         kept: AudioBlock | None = None
         for runner in self.runners:
-            if isinstance(runner, InlineRunner):
+            if not isinstance(runner, ThreadRunner):
                 runner.write(block)
         for runner in self.runners:
             if isinstance(runner, ThreadRunner):

@@ -131,6 +131,15 @@ def test_a_wrong_sink_is_said_in_one_line(capsys, capture, arguments, words):
         assert word in one_line(err)
 
 
+def test_events_go_to_a_file(capsys, capture, tmp_path):
+    path = tmp_path / "events.jsonl"
+    code, _, _ = strep(capsys, "analyze", capture, "--sink", "vad", "--sink", f"log:path={path}")
+    assert code == 0
+    events = [json.loads(line)["event"] for line in path.read_text().splitlines()]
+    assert events[0] == "track_opened"
+    assert events[-1] == "track_closed"
+
+
 def test_a_folder_that_cannot_be_written_is_said_in_one_line(capsys, capture, tmp_path):
     blocked = tmp_path / "file"
     blocked.write_text("")

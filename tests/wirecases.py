@@ -94,9 +94,7 @@ def _denied(name, datagram, reason, kind=Kind.STREP, *, actual=None, required=No
     return Case(name, datagram, kind, reason, None, actual, required)
 
 
-_RTCP_TYPES = (192, 193, 199, 200, 201, 202, 203, 204, 205, 206, 207, 222, 223)
-
-CASES = [
+ACCEPTED = [
     _accepted("leg A inbound", STREP + RTP + SPEECH, SPEECH),
     _accepted("leg A outbound", b"\xc5" + STREP[1:] + RTP + SPEECH, SPEECH),
     _accepted("leg B inbound", b"\xc6" + STREP[1:] + RTP + SPEECH, SPEECH),
@@ -123,7 +121,8 @@ CASES = [
     _accepted("plain RTP without payload", RTP, b"", Kind.RTP),
     _accepted("plain RTP, all of it", EVERYTHING, SPEECH, Kind.RTP),
     _accepted("plain RTP of 160 bytes", RTP + bytes(160), bytes(160), Kind.RTP),
-    #
+]
+TOO_SHORT = [
     _short("empty", b"", 0, 1, Kind.OTHER),
     _short("first byte of STREP alone", b"\xc4", 1, 24),
     _short("two bytes of STREP", b"\xc4\x18", 2, 24),
@@ -137,7 +136,8 @@ CASES = [
     _short("header length past the end", strep(RTP, header_length=37), 36, 37),
     _short("header length 255 of 36", strep(RTP, header_length=255), 36, 255),
     _short("header length at the end", strep(RTP, header_length=36), 0, 12),
-    #
+]
+BROKEN = [
     _denied("STREP version 0", strep(RTP, first=0xC0), DropReason.STREP_VERSION),
     _denied("STREP version 2", strep(RTP, first=0xC8), DropReason.STREP_VERSION),
     _denied("STREP version 15", strep(RTP, first=0xFF), DropReason.STREP_VERSION),
@@ -231,7 +231,8 @@ CASES = [
         actual=2,
         required=3,
     ),
-    #
+]
+RTCP = [
     _denied("sender report", SENDER_REPORT, DropReason.RTCP, Kind.RTCP),
     _denied("goodbye", GOODBYE, DropReason.RTCP, Kind.RTCP),
     _denied("two bytes of RTCP", SENDER_REPORT[:2], DropReason.RTCP, Kind.RTCP),
@@ -240,22 +241,15 @@ CASES = [
     _denied("two bytes of RTCP in STREP", strep(SENDER_REPORT[:2]), DropReason.RTCP),
     _denied("goodbye behind a longer STREP", strep(GOODBYE, extra=bytes(4)), DropReason.RTCP),
     *(
-        _denied(f"packet type {t}", bytes([0x80, t]) + SENDER_REPORT[2:], DropReason.RTCP, Kind.RTCP)
-        for t in _RTCP_TYPES
+        _denied(f"{what} in {inside}", wrap(packet), DropReason.RTCP, kind)
+        for inside, wrap, kind in (("UDP", bytes, Kind.RTCP), ("STREP", strep, Kind.STREP))
+        for what, packet in (
+            *((f"packet type {t}", bytes([0x81, t]) + SENDER_REPORT[2:]) for t in range(192, 224)),
+            *((f"payload type {t} unmarked", rtp(SPEECH, payload_type=t)) for t in range(64, 96)),
+        )
     ),
-    *(
-        _denied(f"packet type {t} in STREP", strep(bytes([0x81, t]) + SENDER_REPORT[2:]), DropReason.RTCP)
-        for t in _RTCP_TYPES
-    ),
-    *(
-        _denied(f"payload type {t} unmarked", rtp(SPEECH, payload_type=t), DropReason.RTCP, Kind.RTCP)
-        for t in (64, 72, 76, 95)
-    ),
-    *(
-        _denied(f"payload type {t} unmarked in STREP", strep(rtp(SPEECH, payload_type=t)), DropReason.RTCP)
-        for t in (64, 72, 76, 95)
-    ),
-    #
+]
+OTHERS = [
     _denied("T.38 over UDPTL", UDPTL, DropReason.T38, Kind.T38),
     _denied("a single zero byte", b"\0", DropReason.T38, Kind.T38),
     _denied("half a STUN cookie", BINDING_REQUEST[:7], DropReason.T38, Kind.T38),
@@ -264,7 +258,7 @@ CASES = [
     _denied("first byte of DTLS alone", b"\x16", DropReason.T38, Kind.T38),
     _denied("SIP request", b"OPTIONS sip:a@192.0.2.1 SIP/2.0\r\n\r\n", DropReason.SIP, Kind.SIP),
     _denied("SIP response", b"SIP/2.0 200 OK\r\n\r\n", DropReason.SIP, Kind.SIP),
-    _denied("letters A and Z", b"A", DropReason.SIP, Kind.SIP),
+    _denied("letter A", b"A", DropReason.SIP, Kind.SIP),
     _denied("letter Z", b"Z", DropReason.SIP, Kind.SIP),
     _denied("STUN", BINDING_REQUEST, DropReason.OTHER, Kind.OTHER),
     _denied("STUN cookie and no more", BINDING_REQUEST[:8], DropReason.OTHER, Kind.OTHER),
@@ -274,7 +268,8 @@ CASES = [
     _denied("before A", b"@PTIONS", DropReason.OTHER, Kind.OTHER),
     _denied("behind Z", b"[fe80::1]", DropReason.OTHER, Kind.OTHER),
     _denied("small letters", b"options sip:a", DropReason.OTHER, Kind.OTHER),
-    #
+]
+TRUNCATED = [
     Case(
         "a cut STREP datagram", STREP + RTP + SPEECH, Kind.STREP, DropReason.TRUNCATED,
         actual=40, required=196, length_bytes=196,
@@ -301,6 +296,7 @@ CASES = [
         actual=0, required=1, length_bytes=196,
     ),
 ]  # fmt: skip
+CASES = [*ACCEPTED, *TOO_SHORT, *BROKEN, *RTCP, *OTHERS, *TRUNCATED]
 
 
 def scalar(datagram, length_bytes=None):

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import json
 import sys
+from pathlib import Path  # noqa: TC003 -- options are converted by their annotations
 from typing import TYPE_CHECKING, ClassVar, TextIO
 
 from pipeline.sinks.base import Sink, SinkError
 from pipeline.utc import rfc3339
 
 if TYPE_CHECKING:
-    from pathlib import Path
 
     from pipeline.block import AudioBlock, Event
 

@@ -198,8 +198,9 @@ class WavSink(Sink):
                 fits[index] = self._make_room(
                     int(rows[index]), int(position[index]), int(arrival_ns[index]), samples, law
                 )
-            rows, position, arrival_ns = rows[fits], position[fits], arrival_ns[fits]
-            codes = codes[fits]
+            if not fits.all():
+                rows, position, arrival_ns = rows[fits], position[fits], arrival_ns[fits]
+                codes = codes[fits]
             fits = stages.fits(rows, position, samples, required_law)
         if self._source:
             foreign = stages.law.take(rows) != law

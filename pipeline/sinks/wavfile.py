@@ -100,11 +100,8 @@ class WavFile:
         wanted = (stop - start) * self._frame_bytes
         offset = HEADER_BYTES + start * self._frame_bytes
         content = os.pread(self._fd, wanted, offset)
-        while len(content) < wanted:
-            more = os.pread(self._fd, wanted - len(content), offset + len(content))
-            if not more:
-                raise OSError(f"{self._part} was cut to less than what was written to it")
-            content += more
+        if len(content) < wanted:
+            raise OSError(f"{self._part} was cut to less than what was written to it")
         return np.frombuffer(content, self.sample_format.dtype).reshape(-1, self.channels)
 
     def write(self, start: int, samples: NDArray[Any]) -> None:

@@ -26,6 +26,8 @@ logger = structlog.get_logger("strep.receive")
 
 MAX_BATCHES = 16
 """Batches that one drain reads from one port before others get their turn."""
+LAST_DRAINS = 8
+"""Drains at the end: more than any receive buffer holds, and an end to it whoever still sends."""
 IDLE_AFTER_NS = 200_000_000
 IDLE_TICK_S = 0.25
 
@@ -71,8 +73,9 @@ class Drain:
             self._timer.cancel()
             self._timer = None
         self._watch(on=False)
-        while self.drain():
-            pass
+        for _ in range(LAST_DRAINS):
+            if not self.drain():
+                break
         for port in self.ports:
             port.reader.close()
 

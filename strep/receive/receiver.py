@@ -63,7 +63,7 @@ class Receiver:
         self.read = 0
         """Datagrams read."""
         self.tracks_opened = 0
-        self.tracks_closed: dict[CloseReason, int] = {"idle": 0, "closed": 0, "shutdown": 0}
+        self.tracks_closed: dict[CloseReason, int] = {"idle": 0, "closed": 0, "end": 0}
         self._dropped = np.zeros(len(DropReason), np.int64)
         self._next_housekeeping_ns = 0
 
@@ -127,7 +127,7 @@ class Receiver:
     def stop(self) -> None:
         """Close all tracks and let the sinks finish."""
         for row in list(self.pipeline.tracks):
-            self._close(row, "shutdown")
+            self._close(row, "end")
         self.pipeline.dispatcher.stop()
 
     def _close(self, row: int, reason: CloseReason) -> None:

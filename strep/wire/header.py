@@ -128,8 +128,7 @@ class StrepHeader:
             "header_length": self.header_length,
         }
         for field in STREP_FIELDS:
-            if field.name in values:
-                field.write(out, values[field.name])
+            field.write(out, values[field.name])
         out[2:8] = self.reserved
         out[8:24] = self.call_leg_id.bytes
         return bytes(out) + self.extra

@@ -1,0 +1,87 @@
+from __future__ import annotations
+
+import json
+from uuid import UUID
+
+import pytest
+
+from pipeline.block import Event, Track
+from pipeline.sinks import SinkError
+from pipeline.sinks.log import LogSink
+
+TRACK = Track(
+    row=3,
+    generation=1,
+    call_leg_id=UUID("428c31b6-7af4-4bcb-b7f5-5013ef9657c1"),
+    leg="A",
+    direction="inbound",
+    opened_ns=5_000,
+    opened_unix_ns=1_767_225_600_250_999_999,
+    source="192.0.2.1:4000",
+    destination="192.0.2.2:9000",
+    ssrc=7,
+)
+
+
+def test_event_becomes_one_line_of_json_at_its_media_time(tmp_path):
+    log = LogSink(path=tmp_path / "events.jsonl")
+    log.start()
+    log.event(Event("speech_started", TRACK, 12_000, 8000, {"start_s": 1.5}))
+    log.event(Event("track_closed", TRACK, 0, 8000))
+    log.stop()
+    lines = (tmp_path / "events.jsonl").read_text().splitlines()
+    assert [json.loads(line) for line in lines] == [
+        {
+            "time": "2026-01-01T00:00:01.750Z",
+            "event": "speech_started",
+            "call_leg_id": "428c31b6-7af4-4bcb-b7f5-5013ef9657c1",
+            "leg": "A",
+            "direction": "inbound",
+            "position_s": 1.5,
+            "data": {"start_s": 1.5},
+        },
+        {
+            "time": "2026-01-01T00:00:00.250Z",
+            "event": "track_closed",
+            "call_leg_id": "428c31b6-7af4-4bcb-b7f5-5013ef9657c1",
+            "leg": "A",
+            "direction": "inbound",
+            "position_s": 0.0,
+            "data": {},
+        },
+    ]
+
+
+def test_lines_are_there_after_a_tick(tmp_path):
+    log = LogSink(path=tmp_path / "events.jsonl")
+    log.start()
+    log.event(Event("track_opened", TRACK, 0, 8000))
+    log.tick(1)
+    assert (tmp_path / "events.jsonl").read_text().count("\n") == 1
+    log.stop()
+
+
+def test_lines_are_added_to_a_file_that_is_there(tmp_path):
+    path = tmp_path / "events.jsonl"
+    path.write_text("before\n")
+    log = LogSink(path=path)
+    log.start()
+    log.event(Event("track_opened", TRACK, 0, 8000))
+    log.stop()
+    assert path.read_text().startswith('before\n{"time": ')
+
+
+def test_without_a_path_lines_go_to_standard_output(capsys):
+    log = LogSink()
+    log.start()
+    log.event(Event("track_opened", TRACK, 8000, 8000))
+    log.stop()
+    assert json.loads(capsys.readouterr().out)["time"] == "2026-01-01T00:00:01.250Z"
+    print("still open")  # noqa: T201 -- the stream is not the sink's to close
+    assert capsys.readouterr().out == "still open\n"
+
+
+def test_file_that_cannot_be_opened_is_named(tmp_path):
+    log = LogSink(path=tmp_path / "missing" / "events.jsonl")
+    with pytest.raises(SinkError, match=r"missing/events\.jsonl: No such file or directory"):
+        log.start()

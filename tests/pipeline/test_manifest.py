@@ -1,0 +1,207 @@
+from __future__ import annotations
+
+import dataclasses
+import json
+from uuid import UUID
+
+import pytest
+
+from pipeline.block import Track, TrackSummary
+from pipeline.manifest import add_track, track_entry
+
+INBOUND = Track(
+    row=0,
+    generation=1,
+    call_leg_id=UUID("428c31b6-7af4-4bcb-b7f5-5013ef9657c1"),
+    leg="B",
+    direction="inbound",
+    opened_ns=1_000_000_000,
+    opened_unix_ns=1_767_225_600_000_000_000,
+    source="192.0.2.1:4000",
+    destination="192.0.2.2:9000",
+    ssrc=0x1B5D8C64,
+)
+OUTBOUND = dataclasses.replace(
+    INBOUND,
+    row=1,
+    direction="outbound",
+    opened_ns=1_500_000_000,
+    opened_unix_ns=1_767_225_600_500_000_000,
+)
+SUMMARY = TrackSummary(
+    reason="closed",
+    packets=500,
+    payload_bytes=80_000,
+    released=490,
+    lost=5,
+    late=4,
+    duplicate=6,
+    reordered=7,
+    resets=1,
+    unknown_payload=10,
+    timestamp_gaps=2,
+    silence_samples=1200,
+    jitter_last_ms=0.5,
+    jitter_mean_ms=0.75,
+    jitter_max_ms=2.5,
+    first_arrival_ns=1_000_000_000,
+    last_arrival_ns=11_250_000_000,
+    duration_samples=80_000,
+    sample_rate_hz=8000,
+    payload_types={101: 10, 0: 200, 8: 290},
+    codecs=("unknown", "PCMU", "PCMA"),
+    ssrcs=(0x1B5D8C64, 0x0000BEEF),
+    losses=((8000, 3), (12_000, 2)),
+)
+RESULTS = {
+    "wav": {
+        "recording": "recordings/call.wav",
+        "manifest": "recordings/call.json",
+        "channel": "left",
+        "offset_samples": 240,
+    },
+    "vad": {
+        "speech": [
+            {"start_s": 0.5, "end_s": 1.25, "level_dbfs": -23.5},
+            {"start_s": 2.0, "end_s": 3.0, "level_dbfs": -30.0},
+        ],
+        "speech_ratio": 0.175,
+    },
+    "package.module:Tones": {"tones": 3},
+}
+
+
+def test_entry_tells_all_of_a_track():
+    assert track_entry(INBOUND, SUMMARY, RESULTS) == {
+        "call_leg_id": "428c31b6-7af4-4bcb-b7f5-5013ef9657c1",
+        "leg": "B",
+        "direction": "inbound",
+        "source": "192.0.2.1:4000",
+        "destination": "192.0.2.2:9000",
+        "ssrc": "0x0000beef",
+        "ssrcs": ["0x1b5d8c64", "0x0000beef"],
+        "codec": "PCMA",
+        "codecs": ["unknown", "PCMU", "PCMA"],
+        "payload_types": {"101": 10, "0": 200, "8": 290},
+        "started_at": "2026-01-01T00:00:00.000Z",
+        "ended_at": "2026-01-01T00:00:10.250Z",
+        "reason": "closed",
+        "packets": 500,
+        "bytes": 80_000,
+        "released": 490,
+        "lost": 5,
+        "late": 4,
+        "duplicate": 6,
+        "reordered": 7,
+        "resets": 1,
+        "unknown_payload": 10,
+        "timestamp_gaps": 2,
+        "silence_s": 0.15,
+        "jitter_last_ms": 0.5,
+        "jitter_mean_ms": 0.75,
+        "jitter_max_ms": 2.5,
+        "sample_rate_hz": 8000,
+        "duration_s": 10.0,
+        "lost_at_s": [1.0, 1.5],
+        "recording": "recordings/call.wav",
+        "channel": "left",
+        "offset_s": 0.03,
+        "speech": [[0.5, 1.25], [2.0, 3.0]],
+        "speech_levels_dbfs": [-23.5, -30.0],
+        "vad": {"speech_ratio": 0.175},
+        "package.module:Tones": {"tones": 3},
+    }
+
+
+def test_entry_of_a_track_without_sinks_has_neither_recording_nor_speech():
+    entry = track_entry(INBOUND, SUMMARY, {})
+    assert entry["recording"] is None
+    assert entry["channel"] is None
+    assert entry["offset_s"] is None
+    assert entry["speech"] == []
+    assert entry["speech_levels_dbfs"] == []
+
+
+def test_entry_says_why_nothing_was_recorded():
+    failed = {"wav": {"channel": "left", "offset_samples": 0, "error": "No space left on device"}}
+    entry = track_entry(INBOUND, SUMMARY, failed)
+    assert entry["recording"] is None
+    assert entry["wav"]["error"] == "No space left on device"
+
+
+@pytest.mark.parametrize(
+    ("payload_types", "codec"),
+    [
+        ({}, "unknown"),
+        ({96: 1}, "unknown"),
+        ({0: 3, 8: 2, 13: 2}, "PCMU"),
+        ({96: 2, 97: 2, 0: 3}, "unknown"),
+    ],
+)
+def test_codec_is_that_of_most_packets(payload_types, codec):
+    summary = dataclasses.replace(SUMMARY, payload_types=payload_types)
+    assert track_entry(INBOUND, summary, {})["codec"] == codec
+
+
+def test_ssrc_is_the_tracks_own_where_the_summary_has_none():
+    summary = dataclasses.replace(SUMMARY, ssrcs=())
+    assert track_entry(INBOUND, summary, {})["ssrc"] == "0x1b5d8c64"
+
+
+def test_manifest_of_one_side_is_complete_and_grows_with_the_other(tmp_path):
+    path = tmp_path / "call.json"
+    wav = {
+        "recording": str(tmp_path / "call.wav"),
+        "manifest": str(path),
+        "channel": "left",
+        "offset_samples": 0,
+    }
+    add_track(path, INBOUND, SUMMARY, {"wav": wav})
+    manifest = json.loads(path.read_text())
+    assert manifest.pop("tracks")[0]["direction"] == "inbound"
+    assert manifest == {
+        "version": 1,
+        "call_leg_id": "428c31b6-7af4-4bcb-b7f5-5013ef9657c1",
+        "leg": "B",
+        "started_at": "2026-01-01T00:00:00.000Z",
+        "ended_at": "2026-01-01T00:00:10.250Z",
+        "recordings": ["call.wav"],
+    }
+
+    later = dataclasses.replace(SUMMARY, last_arrival_ns=12_500_000_000)
+    add_track(path, OUTBOUND, later, {"wav": {**wav, "channel": "right", "offset_samples": 4000}})
+    manifest = json.loads(path.read_text())
+    assert [track["direction"] for track in manifest["tracks"]] == ["inbound", "outbound"]
+    assert [track["recording"] for track in manifest["tracks"]] == ["call.wav", "call.wav"]
+    assert [track["offset_s"] for track in manifest["tracks"]] == [0.0, 0.5]
+    assert manifest["recordings"] == ["call.wav"]
+    assert manifest["started_at"] == "2026-01-01T00:00:00.000Z"
+    assert manifest["ended_at"] == "2026-01-01T00:00:11.500Z"
+    assert [file.name for file in tmp_path.iterdir()] == ["call.json"]
+
+
+def test_manifest_names_only_the_recording_that_it_stands_beside(tmp_path):
+    path = tmp_path / "mono.json"
+    results = {
+        **RESULTS,
+        "wav-2": {
+            "recording": str(tmp_path / "mono.wav"),
+            "manifest": str(path),
+            "channel": "mono",
+            "offset_samples": 0,
+        },
+    }
+    add_track(path, INBOUND, SUMMARY, results)
+    (entry,) = json.loads(path.read_text())["tracks"]
+    assert (entry["recording"], entry["channel"]) == ("mono.wav", "mono")
+    assert "wav" not in entry
+    assert "wav-2" not in entry
+
+
+@pytest.mark.parametrize("content", ["", "[]", "{}", '{"tracks"'])
+def test_file_that_is_no_manifest_is_named_and_left_alone(tmp_path, content):
+    path = tmp_path / "call.json"
+    path.write_text(content)
+    with pytest.raises(ValueError, match=r"call\.json is not a manifest"):
+        add_track(path, INBOUND, SUMMARY, {})
+    assert path.read_text() == content

@@ -1,0 +1,555 @@
+"""Playout: where frames stand in time, by example, and equality with a plain model on anything."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from packetmaker import P, columns
+
+from pipeline.codecs import PCMA, PCMU
+from pipeline.packets import Released
+from pipeline.playout import Playout
+
+HOUR_S = 3600
+
+
+@dataclass(frozen=True)
+class Frame:
+    row: int
+    position: int
+    gap_samples: int
+    lost: int
+    arrival_ns: int
+    codec: str
+    payload: bytes
+    pcm: bytes
+
+
+def play(playout, *packets, lost=None, restarted=False):
+    """Release packets together; return the frames of each block that came of it."""
+    counts = None if lost is None else np.array(lost, np.int64)
+    return [
+        [
+            Frame(
+                int(block.rows[i]),
+                int(block.position[i]),
+                int(block.gap_samples[i]),
+                int(block.lost[i]),
+                int(block.arrival_ns[i]),
+                block.codec.name,
+                block.payload[i].tobytes(),
+                block.pcm[i].tobytes(),
+            )
+            for i in range(len(block))
+        ]
+        for block in playout.play(Released(columns(packets), counts, restarted))
+    ]
+
+
+class Line:
+    """A playout with one track, on a network that by default delays nothing."""
+
+    def __init__(self, *, max_gap_s=60, first=0):
+        self.playout = Playout(max_gap_s=max_gap_s)
+        self.first = first
+
+    def send(
+        self,
+        samples,
+        *,
+        arrival_ms=None,
+        payload=bytes(160),
+        payload_type=0,
+        lost=0,
+        restarted=False,
+    ):
+        """Release the packet `samples` after the first timestamp: its (position, gap, lost).
+
+        None where it has no audio.
+        """
+        blocks = play(
+            self.playout,
+            P(
+                timestamp=self.first + samples,
+                arrival_ms=samples / 8 if arrival_ms is None else arrival_ms,
+                payload=payload,
+                payload_type=payload_type,
+            ),
+            lost=[lost] if lost else None,
+            restarted=restarted,
+        )
+        if not blocks:
+            return None
+        [[frame]] = blocks
+        return frame.position, frame.gap_samples, frame.lost
+
+    @property
+    def figures(self):
+        """Silences, samples of silence, losses, duration."""
+        playout = self.playout
+        return (
+            int(playout.timestamp_gaps[0]),
+            int(playout.silence_samples[0]),
+            playout.losses.get(0, []),
+            int(playout.end[0]),
+        )
+
+
+@pytest.mark.parametrize("first", [0, 1, 123_456, 2**31 - 1, 2**31, 2**32 - 1])
+def test_first_frame_stands_at_0_whatever_its_timestamp(first):
+    line = Line(first=first)
+    assert line.send(0) == (0, 0, 0)
+    assert line.figures == (0, 0, [], 160)
+
+
+def test_frames_in_sequence_stand_end_to_end():
+    line = Line(first=7)
+    assert [line.send(s) for s in (0, 160, 320)] == [(0, 0, 0), (160, 0, 0), (320, 0, 0)]
+    assert line.figures == (0, 0, [], 480)
+
+
+def test_timestamps_tell_the_position_and_arrival_does_not():
+    line = Line()
+    line.send(0, arrival_ms=0)
+    assert line.send(160, arrival_ms=900) == (160, 0, 0)
+    assert line.send(800, arrival_ms=901) == (800, 480, 0)
+
+
+def test_timestamp_gap_without_a_loss_is_silence():
+    line = Line()
+    line.send(0)
+    assert line.send(8000) == (8000, 7840, 0)
+    assert line.figures == (1, 7840, [], 8160)
+
+
+def test_lost_packets_leave_their_length_and_are_no_silence():
+    line = Line()
+    line.send(0)
+    assert line.send(480, lost=2) == (480, 320, 2)
+    assert line.figures == (0, 320, [(160, 2)], 640)
+
+
+def test_loss_in_which_no_time_passes_is_a_loss_too():
+    line = Line()
+    line.send(0)
+    assert line.send(160, lost=1) == (160, 0, 1)
+    assert line.figures == (0, 0, [(160, 1)], 320)
+
+
+def test_loss_before_the_first_audio_frame_stands_at_0():
+    line = Line()
+    line.send(0, payload_type=101)
+    assert line.send(320, lost=1) == (0, 0, 1)
+    assert line.figures == (0, 0, [(0, 1)], 160)
+
+
+def test_discontinuous_transmission_is_silence_until_speech_goes_on():
+    line = Line()
+    line.send(0)
+    # comfort noise as of RFC 3389, then nothing, then speech
+    assert line.send(160, payload_type=13, payload=b"\x40") is None
+    assert line.send(8000) == (8000, 7840, 0)
+    assert line.send(8160) == (8160, 0, 0)
+    assert line.figures == (1, 7840, [], 8320)
+
+
+def test_overlapping_frame_stands_where_its_timestamp_says():
+    line = Line()
+    line.send(0)
+    line.send(160)
+    assert line.send(240) == (240, -80, 0)
+    assert line.send(400) == (400, 0, 0)
+    assert line.figures == (0, 0, [], 560)
+
+
+@pytest.mark.parametrize(
+    ("step_back", "expected"), [(16_000, (4160, -16_000, 0)), (16_001, (20_160, 0, 0))]
+)
+def test_step_back_is_believed_up_to_two_seconds(step_back, expected):
+    line = Line()
+    line.send(0)
+    line.send(20_000)
+    assert line.send(20_160 - step_back, arrival_ms=20_160 / 8) == expected
+
+
+@pytest.mark.parametrize(("timestamp", "expected"), [(0, (0, -160, 0)), (-1, (160, 0, 0))])
+def test_no_frame_stands_before_the_first(timestamp, expected):
+    line = Line(first=5000)
+    line.send(0)
+    assert line.send(timestamp, arrival_ms=20) == expected
+
+
+@pytest.mark.parametrize(
+    ("gap", "expected"), [(80_000, (80_160, 80_000, 0)), (80_001, (4160, 4000, 0))]
+)
+def test_gap_is_believed_up_to_max_gap_s(gap, expected):
+    line = Line(max_gap_s=10)
+    line.send(0)
+    # it arrives half a second after it was due
+    assert line.send(160 + gap, arrival_ms=520) == expected
+
+
+def test_timestamps_go_on_from_the_frame_behind_an_unbelievable_gap():
+    line = Line(max_gap_s=1)
+    line.send(0)
+    assert line.send(1_000_000, arrival_ms=30) == (240, 80, 0)
+    assert line.send(1_000_160, arrival_ms=99) == (400, 0, 0)
+    assert line.figures == (1, 80, [], 560)
+
+
+def test_time_between_arrivals_is_capped_too():
+    line = Line(max_gap_s=10)
+    line.send(0)
+    assert line.send(1_000_000, arrival_ms=3_600_000) == (80_160, 80_000, 0)
+
+
+def test_frame_that_arrives_early_follows_at_once():
+    line = Line(max_gap_s=10)
+    line.send(0, arrival_ms=0)
+    assert line.send(1_000_000, arrival_ms=5) == (160, 0, 0)
+
+
+def test_new_sequence_goes_on_by_arrival():
+    line = Line()
+    line.send(0)
+    assert line.send(3_000_000_000, arrival_ms=120, restarted=True) == (960, 800, 0)
+    assert line.send(3_000_000_160, arrival_ms=140) == (1120, 0, 0)
+    assert line.figures == (1, 800, [], 1280)
+
+
+def test_timestamps_of_a_new_sequence_are_not_believed_however_likely():
+    line = Line()
+    line.send(0)
+    assert line.send(8160, arrival_ms=20, restarted=True) == (160, 0, 0)
+    line = Line()
+    line.send(0)
+    assert line.send(160, arrival_ms=1020, restarted=True) == (8160, 8000, 0)
+
+
+def test_new_sequence_begins_with_its_first_audio():
+    line = Line()
+    line.send(0)
+    assert line.send(160, arrival_ms=20, payload_type=101, restarted=True) is None
+    assert line.send(320, arrival_ms=120) == (960, 800, 0)
+    # and only with that one
+    assert line.send(640, arrival_ms=500) == (1280, 160, 0)
+
+
+def test_new_sequence_on_one_track_leaves_the_others_alone():
+    playout = Playout()
+    play(playout, P(row=0, timestamp=0), P(row=1, timestamp=0))
+    play(playout, P(row=1, timestamp=0, payload_type=101), restarted=True)
+    # row 1 still waits for the audio of its new sequence
+    frames = play(playout, P(row=0, timestamp=8000, arrival_ms=20))[0]
+    assert (frames[0].position, frames[0].gap_samples) == (8000, 7840)
+    frames = play(playout, P(row=1, timestamp=8000, arrival_ms=30))[0]
+    assert (frames[0].position, frames[0].gap_samples) == (240, 80)
+
+
+def test_new_sequence_before_any_audio_begins_at_0():
+    line = Line()
+    line.send(0, payload_type=101)
+    assert line.send(5000, arrival_ms=900, restarted=True) == (0, 0, 0)
+
+
+@pytest.mark.parametrize(
+    ("payload_type", "payload"), [(9, bytes(160)), (127, bytes(160)), (0, b""), (8, b"")]
+)
+def test_packet_without_audio_leaves_a_gap_of_the_right_length(payload_type, payload):
+    line = Line()
+    line.send(0)
+    assert line.send(160, payload_type=payload_type, payload=payload) is None
+    assert line.send(320, payload_type=payload_type, payload=payload) is None
+    assert line.send(480) == (480, 320, 0)
+    assert line.figures == (1, 320, [], 640)
+
+
+def test_losses_before_packets_without_audio_belong_to_the_next_frame():
+    line = Line()
+    line.send(0)
+    assert line.send(320, payload_type=101, lost=1) is None
+    assert line.send(640, payload=b"", lost=2) is None
+    assert line.send(960, lost=4) == (960, 800, 7)
+    assert line.send(1120) == (1120, 0, 0)
+    assert line.figures == (0, 800, [(160, 7)], 1280)
+
+
+def test_postponed_losses_stay_with_their_track():
+    playout = Playout()
+    play(playout, P(row=0), P(row=1), P(row=2))
+    packets = [P(row=row, sequence=2, payload_type=101) for row in range(3)]
+    assert play(playout, *packets, lost=[1, 0, 3]) == []
+    [frames] = play(playout, *[P(row=row, sequence=3) for row in (2, 1)])
+    assert [(f.row, f.lost) for f in frames] == [(2, 3), (1, 0)]
+    [frames] = play(playout, *[P(row=row, sequence=4) for row in (0, 2)], lost=[1, 0])
+    assert [(f.row, f.lost) for f in frames] == [(0, 2), (2, 0)]
+    assert playout.losses == {2: [(160, 3)], 0: [(160, 2)]}
+
+
+def test_timestamp_wrap_is_no_gap():
+    line = Line(first=2**32 - 240)
+    assert [line.send(s) for s in (0, 160, 320)] == [(0, 0, 0), (160, 0, 0), (320, 0, 0)]
+
+
+def test_gap_across_the_timestamp_wrap_has_its_length():
+    line = Line(first=2**32 - 4000)
+    line.send(0)
+    assert line.send(8000) == (8000, 7840, 0)
+    assert line.send(7000) == (7000, -1160, 0)
+
+
+@pytest.mark.parametrize("ms", [10, 20, 30, 40, 50, 60])
+def test_packets_of_any_time_stand_end_to_end(ms):
+    line = Line()
+    samples = 8 * ms
+    for i in range(5):
+        assert line.send(i * samples, payload=bytes(samples)) == (i * samples, 0, 0)
+
+
+def test_packet_time_may_change_from_packet_to_packet():
+    line = Line()
+    assert line.send(0, payload=bytes(160)) == (0, 0, 0)
+    assert line.send(160, payload=bytes(480)) == (160, 0, 0)
+    assert line.send(640, payload=bytes(80)) == (640, 0, 0)
+    assert line.send(720, payload=bytes(241)) == (720, 0, 0)
+    assert line.send(961, payload=bytes(160)) == (961, 0, 0)
+    assert line.figures == (0, 0, [], 1121)
+
+
+def test_arrival_is_due_one_packet_time_after_the_frame_before():
+    line = Line(max_gap_s=1)
+    line.send(0, payload=bytes(480))
+    assert line.send(1_000_000, arrival_ms=61) == (488, 8, 0)
+
+
+def test_codec_may_change_from_packet_to_packet():
+    playout = Playout()
+    [[first]] = play(playout, P(timestamp=0, payload=b"\x00" * 160))
+    [[second]] = play(playout, P(timestamp=160, payload=b"\x2a" * 160, payload_type=8))
+    assert (first.codec, first.position) == ("PCMU", 0)
+    assert np.frombuffer(first.pcm, np.int16).tolist() == [-32124] * 160
+    assert (second.codec, second.position, second.gap_samples) == ("PCMA", 160, 0)
+    assert np.frombuffer(second.pcm, np.int16).tolist() == [-32256] * 160
+
+
+def test_equal_frames_are_one_block_in_their_order():
+    playout = Playout()
+    packets = [P(row=r, payload=bytes([r]) * 4, arrival_ms=r) for r in (3, 0, 2)]
+    [frames] = play(playout, *packets)
+    assert [f.row for f in frames] == [3, 0, 2]
+    assert [f.payload for f in frames] == [b"\x03" * 4, b"\x00" * 4, b"\x02" * 4]
+    assert [f.arrival_ns for f in frames] == [3_000_000, 0, 2_000_000]
+
+
+def test_a_mixture_of_codecs_sizes_and_offsets_gives_one_block_each():
+    packets = columns(
+        [
+            P(row=0, payload=b"\x00\x80"),
+            P(row=1, payload=b"\xaa\x2a", payload_type=8),
+            P(row=2, payload=b"\xff"),
+            P(row=3, payload=b"\x80\x00"),
+            P(row=4, payload=b"\x01\x02", payload_type=96),
+            P(row=5, payload=b""),
+            P(row=6, payload=b"\x2a\x2a", payload_type=8),
+            P(row=7, payload=b"\x7f\x00"),
+        ]
+    )
+    # row 7 has a longer header: its payload is one byte further on
+    packets.store[7, 5:7] = (0x80, 0x80)
+    packets.offset[7] = 5
+    found = [
+        (block.codec, block.rows.tolist(), block.lost.tolist(), block.pcm.tolist())
+        for block in Playout().play(Released(packets, lost=np.arange(8)))
+    ]
+    assert sorted(found, key=lambda block: block[1]) == [
+        (PCMU, [0, 3], [0, 3], [[-32124, 32124], [32124, -32124]]),
+        (PCMA, [1, 6], [1, 6], [[32256, -32256], [-32256, -32256]]),
+        (PCMU, [2], [2], [[0]]),
+        (PCMU, [7], [7], [[32124, 32124]]),
+    ]
+
+
+def test_only_packets_without_audio_give_no_block():
+    assert play(Playout(), P(row=0, payload_type=101), P(row=1, payload=b"")) == []
+
+
+@pytest.mark.parametrize("which", [[0, 1, 2], [1, 2, 3], [0, 2, 3], [3, 2, 1], [1, 3, 2], [2]])
+def test_payloads_are_found_wherever_they_lie(which):
+    packets = columns([P(row=i, payload=bytes([0x10 * i, 0x80 + i, i])) for i in range(4)])
+    [block] = Playout().play(Released(packets.take(np.array(which))))
+    assert block.rows.tolist() == which
+    assert block.payload.tolist() == [[0x10 * i, 0x80 + i, i] for i in which]
+    assert block.pcm.tolist() == PCMU.table[block.payload].tolist()
+    assert block.payload.flags.c_contiguous
+
+
+def test_many_and_large_frames_after_few_and_small_ones_are_whole():
+    playout = Playout()
+    for rows, size in ((1, 2), (5, 160), (3, 480), (40, 80)):
+        packets = [P(row=r, payload=bytes([r + 1]) * size) for r in range(rows)]
+        [frames] = play(playout, *packets)
+        assert [f.payload for f in frames] == [p.payload for p in packets]
+        assert [f.pcm for f in frames] == [
+            PCMU.table[np.frombuffer(p.payload, np.uint8)].tobytes() for p in packets
+        ]
+
+
+def test_remembered_losses_are_bounded():
+    line = Line()
+    line.send(0)
+    for i in range(1, 1003):
+        assert line.send(320 * i, lost=1) == (320 * i, 160, 1)
+    losses = line.playout.losses[0]
+    assert len(losses) == 1000
+    assert (losses[0], losses[-1]) == ((160, 1), (160 + 320 * 999, 1))
+
+
+def test_totals_add_up_over_tracks():
+    playout = Playout()
+    play(playout, P(row=0, timestamp=0), P(row=1, timestamp=0), P(row=2, timestamp=0))
+    play(
+        playout,
+        P(row=0, timestamp=320),
+        P(row=1, timestamp=480),
+        P(row=2, timestamp=320),
+        lost=[0, 0, 1],
+    )
+    assert playout.timestamp_gaps_total == 2
+    assert playout.silence_samples_total == 160 + 320 + 160
+    assert playout.timestamp_gaps[:3].tolist() == [1, 1, 0]
+    assert playout.silence_samples[:3].tolist() == [160, 320, 160]
+
+
+def test_renewed_row_knows_nothing_of_its_past():
+    playout = Playout()
+    play(playout, P(row=0, timestamp=0), P(row=1, timestamp=0))
+    play(playout, P(row=0, timestamp=320), P(row=1, timestamp=320), lost=[1, 1])
+    play(playout, P(row=0, timestamp=640, payload_type=101), lost=[5], restarted=True)
+    playout.renew(0)
+    assert playout.losses == {1: [(160, 1)]}
+    [[frame]] = play(playout, P(row=0, timestamp=900_000, arrival_ms=500))
+    assert (frame.position, frame.gap_samples, frame.lost) == (0, 0, 0)
+    # nor is its next gap judged as that of a new sequence
+    [[frame]] = play(playout, P(row=0, timestamp=900_320, arrival_ms=900))
+    assert (frame.position, frame.gap_samples) == (320, 160)
+    assert playout.silence_samples[:2].tolist() == [160, 160]
+
+
+def test_four_hours_of_a_sender_100_ppm_fast_stay_where_the_timestamps_say():
+    # Every second of the receiver's clock: 8000.8 samples of the sender's. A frame every five
+    # seconds and silence in between keep the test short; the timestamps wrap on the way.
+    line = Line(first=2**32 - 1_000_000)
+    for second in range(0, 4 * HOUR_S + 5, 5):
+        samples = round(second * 8000.8)
+        assert line.send(samples, arrival_ms=1000 * second)[0] == samples
+    # 1.44 s ahead of the receiver's clock after four hours
+    assert line.playout.end[0] - 160 == 4 * HOUR_S * 8000 + 11_520
+    assert line.playout.rows == 64
+    assert line.playout.losses == {}
+
+
+@dataclass
+class ModelTrack:
+    """One track's media time, one packet at a time."""
+
+    max_gap_s: int
+    has_begun: bool = False
+    end: int = 0
+    next_timestamp: int = 0
+    next_arrival_ns: int = 0
+    postponed: int = 0
+    is_new: bool = False
+    timestamp_gaps: int = 0
+    silence_samples: int = 0
+    losses: list[tuple[int, int]] = field(default_factory=list)
+
+    def play(self, p, lost, *, restarted):
+        self.is_new |= restarted
+        self.postponed += lost
+        if p.payload_type not in {0, 8} or not p.payload:
+            return None
+        gap = (p.timestamp - self.next_timestamp) % 2**32
+        gap -= 2**32 if gap >= 2**31 else 0
+        if self.is_new or gap > self.max_gap_s * 8000 or gap < -16_000 or self.end + gap < 0:
+            late_ns = max(0, p.arrival_ns - self.next_arrival_ns)
+            gap = min(late_ns // 125_000, self.max_gap_s * 8000)
+        if not self.has_begun:
+            gap = 0
+        if self.postponed:
+            self.losses.append((self.end, self.postponed))
+        elif gap > 0:
+            self.timestamp_gaps += 1
+        self.silence_samples += max(0, gap)
+        frame = (p.row, self.end + gap, gap, self.postponed, p.arrival_ns, p.payload)
+        self.end += gap + len(p.payload)
+        self.next_timestamp = p.timestamp + len(p.payload)
+        self.next_arrival_ns = p.arrival_ns + len(p.payload) * 125_000
+        self.has_begun, self.is_new, self.postponed = True, False, 0
+        return frame
+
+
+ROWS = 3
+MAX_GAP_S = 3
+PACKET = st.fixed_dictionaries(
+    {
+        "row": st.integers(0, ROWS - 1),
+        # relative to a frame that follows without a gap
+        "step": st.one_of(
+            st.just(0),
+            st.sampled_from([-16_001, -16_000, 24_000, 24_001, 2**31 - 1, -(2**31)]),
+            st.integers(-500, 500),
+            st.integers(-(2**31), 2**31 - 1),
+        ),
+        "wait_ms": st.sampled_from([0, 1, 20, 20, 60, 2999, 5000]),
+        "size": st.sampled_from([0, 1, 80, 160, 160, 160, 480]),
+        "payload_type": st.sampled_from([0, 0, 0, 8, 9, 101]),
+        "lost": st.sampled_from([0, 0, 0, 1, 5]),
+    }
+)
+RELEASE = st.tuples(
+    st.lists(PACKET, min_size=1, max_size=ROWS, unique_by=lambda packet: packet["row"]),
+    st.sampled_from([False] * 5 + [True]),
+)
+
+
+@settings(deadline=None)
+@given(st.lists(RELEASE, max_size=20), st.integers(0, 2**32 - 1))
+def test_frames_of_any_packets_stand_where_the_plain_model_says(releases, first):
+    playout = Playout(max_gap_s=MAX_GAP_S)
+    models = [ModelTrack(MAX_GAP_S, next_timestamp=first) for _ in range(ROWS)]
+    now_ms = 0
+    for release, restarted in releases:
+        packets, expected = [], []
+        for serial, packet in enumerate(release):
+            now_ms += packet["wait_ms"]
+            model = models[packet["row"]]
+            p = P(
+                row=packet["row"],
+                timestamp=(model.next_timestamp + packet["step"]) % 2**32,
+                arrival_ms=now_ms,
+                payload_type=packet["payload_type"],
+                payload=bytes([serial]) * packet["size"],
+            )
+            packets.append(p)
+            frame = model.play(p, packet["lost"], restarted=restarted)
+            expected += [frame] if frame else []
+        lost = [packet["lost"] for packet in release]
+        blocks = play(playout, *packets, lost=lost if any(lost) else None, restarted=restarted)
+        frames = [
+            (f.row, f.position, f.gap_samples, f.lost, f.arrival_ns, f.payload)
+            for block in blocks
+            for f in block
+        ]
+        assert sorted(frames) == sorted(expected)
+        for row, model in enumerate(models):
+            assert playout.has_begun[row] == model.has_begun
+            assert playout.end[row] == model.end
+            assert playout.timestamp_gaps[row] == model.timestamp_gaps
+            assert playout.silence_samples[row] == model.silence_samples
+            assert playout.losses.get(row, []) == model.losses
+    assert playout.timestamp_gaps_total == sum(m.timestamp_gaps for m in models)
+    assert playout.silence_samples_total == sum(m.silence_samples for m in models)

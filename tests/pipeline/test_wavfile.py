@@ -1,0 +1,177 @@
+from __future__ import annotations
+
+import os
+from pathlib import Path
+
+import numpy as np
+import pytest
+import soundfile
+
+from pipeline.sinks.wavfile import ALAW, MULAW, PCM16, WavFile, header
+
+
+def column(*samples, dtype=np.int16):
+    return np.array(samples, dtype)[:, None]
+
+
+def names(directory):
+    return sorted(path.name for path in directory.iterdir())
+
+
+def data(path):
+    return path.read_bytes()[94:]
+
+
+def test_header_has_the_sizes_of_its_chunks():
+    assert header(PCM16, 2, 8000, 5) == (
+        b"RIFF\x6a\x00\x00\x00WAVE"
+        b"JUNK\x1c\x00\x00\x00"
+        b"\x6a\x00\x00\x00\x00\x00\x00\x00\x14\x00\x00\x00\x00\x00\x00\x00"
+        b"\x05\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00\x00"
+        b"fmt \x12\x00\x00\x00"
+        b"\x01\x00\x02\x00\x40\x1f\x00\x00\x00\x7d\x00\x00\x04\x00\x10\x00\x00\x00"
+        b"fact\x04\x00\x00\x00\x05\x00\x00\x00"
+        b"data\x14\x00\x00\x00"
+    )
+
+
+def test_header_names_the_law_and_eight_bits():
+    assert header(ALAW, 1, 8000, 2)[56:74] == bytes.fromhex(
+        "060001 00401f0000 401f0000 0100 0800 0000"
+    )
+    assert header(MULAW, 1, 8000, 2)[56:74] == bytes.fromhex(
+        "070001 00401f0000 401f0000 0100 0800 0000"
+    )
+
+
+def test_file_becomes_rf64_where_its_length_needs_more_than_32_bits():
+    largest = (0xFFFF_FFFF - 86) // 4
+    assert header(PCM16, 2, 8000, largest)[:4] == b"RIFF"
+    large = header(PCM16, 2, 8000, largest + 1)
+    assert large[:12] == b"RF64\xff\xff\xff\xffWAVE"
+    assert large[12:20] == b"ds64\x1c\x00\x00\x00"
+    assert int.from_bytes(large[20:28], "little") == 86 + 4 * (largest + 1)
+    assert int.from_bytes(large[28:36], "little") == 4 * (largest + 1)
+    assert int.from_bytes(large[36:44], "little") == largest + 1
+
+
+def test_file_beyond_4_gib_is_read_to_its_end(tmp_path):
+    file = WavFile(tmp_path / "long.wav", PCM16, 2, 8000)
+    file.write(0, np.array([[1, 2]], np.int16))
+    file.write(1_100_000_000, np.array([[3, 4], [5, 6]], np.int16))  # sparse on disk
+    file.finish()
+    assert (tmp_path / "long.wav").stat().st_size == 94 + 4 * 1_100_000_002
+    with soundfile.SoundFile(tmp_path / "long.wav") as sound:
+        assert sound.format == "RF64"
+        assert sound.frames == 1_100_000_002
+        sound.seek(1_099_999_999)
+        assert sound.read(dtype="int16").tolist() == [[0, 0], [3, 4], [5, 6]]
+
+
+@pytest.mark.parametrize(
+    ("sample_format", "subtype"), [(PCM16, "PCM_16"), (ALAW, "ALAW"), (MULAW, "ULAW")]
+)
+def test_readers_recognise_the_format(tmp_path, sample_format, subtype):
+    file = WavFile(tmp_path / "a.wav", sample_format, 2, 8000)
+    file.write(0, np.zeros((7, 2), sample_format.dtype))
+    file.finish()
+    info = soundfile.info(tmp_path / "a.wav")
+    assert (info.format, info.subtype, info.channels, info.samplerate, info.frames) == (
+        *("WAV", subtype, 2),
+        *(8000, 7),
+    )
+
+
+def test_frames_before_the_first_and_between_writes_are_silence(tmp_path):
+    file = WavFile(tmp_path / "a.wav", PCM16, 1, 8000)
+    file.write(2, column(10, 11))
+    file.write(6, column(12))
+    file.finish()
+    assert soundfile.read(tmp_path / "a.wav", dtype="int16")[0].tolist() == [0, 0, 10, 11, 0, 0, 12]
+
+
+@pytest.mark.parametrize(("law", "silence"), [(ALAW, 0xD5), (MULAW, 0xFF)])
+def test_silence_of_a_law_is_its_code_however_long(tmp_path, law, silence):
+    file = WavFile(tmp_path / "a.wav", law, 1, 8000)
+    file.write(200_000, column(1, 2, dtype=np.uint8))
+    file.finish()
+    assert data(tmp_path / "a.wav") == bytes([silence]) * 200_000 + b"\x01\x02"
+
+
+def test_later_write_replaces_what_was_there(tmp_path):
+    file = WavFile(tmp_path / "a.wav", PCM16, 1, 8000)
+    file.write(0, column(1, 2, 3, 4))
+    file.write(1, column(7, 8))
+    assert file.frames == 4
+    file.finish()
+    assert soundfile.read(tmp_path / "a.wav", dtype="int16")[0].tolist() == [1, 7, 8, 4]
+
+
+def test_read_returns_what_was_written(tmp_path):
+    file = WavFile(tmp_path / "a.wav", PCM16, 2, 8000)
+    file.write(1, np.array([[1, -1], [2, -2], [3, -3]], np.int16))
+    assert file.read(0, 3).tolist() == [[0, 0], [1, -1], [2, -2]]
+    file.discard()
+
+
+def test_read_of_a_file_that_was_cut_by_somebody_else_says_so(tmp_path):
+    file = WavFile(tmp_path / "a.wav", PCM16, 1, 8000)
+    file.write(0, column(1, 2, 3, 4))
+    os.truncate(tmp_path / "a.wav.part", 98)
+    with pytest.raises(OSError, match=r"a\.wav\.part was cut"):
+        file.read(0, 4)
+    file.discard()
+
+
+def test_odd_number_of_bytes_is_padded(tmp_path):
+    file = WavFile(tmp_path / "a.wav", ALAW, 1, 8000)
+    file.write(0, column(1, 2, 3, dtype=np.uint8))
+    file.finish()
+    assert data(tmp_path / "a.wav") == b"\x01\x02\x03\x00"
+    assert (tmp_path / "a.wav").read_bytes()[4:8] == (98 - 8).to_bytes(4, "little")
+    assert soundfile.info(tmp_path / "a.wav").frames == 3
+
+
+def test_file_is_called_part_until_it_is_finished(tmp_path):
+    file = WavFile(tmp_path / "a.wav", PCM16, 1, 8000)
+    file.write(0, column(5))
+    assert names(tmp_path) == ["a.wav.part"]
+    file.finish()
+    assert names(tmp_path) == ["a.wav"]
+
+
+def test_unfinished_file_can_be_read_once_its_header_was_written(tmp_path):
+    file = WavFile(tmp_path / "a.wav", PCM16, 1, 8000)
+    file.write(0, column(5, 6, 7))
+    file.write_header()
+    assert soundfile.read(tmp_path / "a.wav.part", dtype="int16")[0].tolist() == [5, 6, 7]
+    file.discard()
+
+
+def test_name_that_is_taken_is_refused_and_left_alone(tmp_path):
+    (tmp_path / "a.wav").write_text("mine")
+    (tmp_path / "b.wav.part").write_text("mine too")
+    for name in "a.wav", "b.wav":
+        with pytest.raises(FileExistsError):
+            WavFile(tmp_path / name, PCM16, 1, 8000)
+    assert (tmp_path / "a.wav").read_text() == "mine"
+    assert (tmp_path / "b.wav.part").read_text() == "mine too"
+    assert names(tmp_path) == ["a.wav", "b.wav.part"]
+
+
+def test_discarded_file_leaves_nothing(tmp_path):
+    file = WavFile(tmp_path / "a.wav", PCM16, 1, 8000)
+    file.discard()
+    assert names(tmp_path) == []
+
+
+def test_finish_closes_the_file_even_when_it_cannot_be_renamed(tmp_path):
+    folder = tmp_path / "gone"
+    folder.mkdir()
+    before = len(names(Path("/dev/fd")))
+    file = WavFile(folder / "a.wav", PCM16, 1, 8000)
+    (folder / "a.wav.part").unlink()
+    folder.rmdir()
+    with pytest.raises(FileNotFoundError):
+        file.finish()
+    assert len(names(Path("/dev/fd"))) == before
