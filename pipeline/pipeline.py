@@ -109,8 +109,8 @@ class Pipeline:
         track = self.tracks.pop(row)
         self._play(self.bank.close(row))
         summary = self.summary(row, reason)
-        self._emit("track_closed", track, {"reason": reason, "packets": summary.packets})
         self.dispatcher.close(track, summary)
+        self._emit("track_closed", track, {"reason": reason, "packets": summary.packets})
         del self._ssrcs[row]
 
     def summary(self, row: int, reason: CloseReason) -> TrackSummary:

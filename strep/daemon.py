@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
+import resource
 import signal
 import time
+from contextlib import suppress
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -181,9 +183,24 @@ class Daemon:
                 seen = drops
 
 
+def allow_open_files() -> int:
+    """Raise the limit of open files as far as it goes, for a recording each; return it."""
+    _, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    with suppress(ValueError, OSError):  # macOS refuses "unlimited"
+        resource.setrlimit(resource.RLIMIT_NOFILE, (hard, hard))
+    return resource.getrlimit(resource.RLIMIT_NOFILE)[0]
+
+
 async def run(settings: Settings) -> None:
     """Run a daemon until SIGINT or SIGTERM."""
     logs.configure(settings.log_format, settings.log_level)
+    open_files = allow_open_files()
+    if open_files < settings.max_tracks:
+        logger.warning(
+            "fewer files may be open than there may be tracks: raise it with ulimit -n",
+            open_files=open_files,
+            max_tracks=settings.max_tracks,
+        )
     daemon = Daemon(settings)
     stop = asyncio.Event()
     loop = asyncio.get_running_loop()

@@ -52,7 +52,7 @@ class Sink(ABC):
         """Take frames; the block and its arrays are valid during this call only."""
 
     def event(self, event: Event) -> None:
-        """Hear of an event, the sink's own included."""
+        """Hear of an event, the sink's own included; it may be of a track that is closed by now."""
 
     def tick(self, now_ns: int) -> None:
         """Do what is due by time; called a few times a second on the receiver's clock."""

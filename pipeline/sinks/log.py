@@ -11,7 +11,6 @@ from pipeline.sinks.base import Sink, SinkError
 from pipeline.utc import rfc3339
 
 if TYPE_CHECKING:
-
     from pipeline.block import AudioBlock, Event
 
 

@@ -106,8 +106,8 @@ def test_calls_of_a_track_come_in_order():
         ("write", 0, 160),
         ("tick", 99 * MS),
         ("write", 0, 480),
-        ("track_closed", 0, 640, {"reason": "closed", "packets": 3}),
         ("close", 0, 0),
+        ("track_closed", 0, 640, {"reason": "closed", "packets": 3}),
     ]
     assert street.pipeline.tracks == {}
 
