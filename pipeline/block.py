@@ -59,13 +59,14 @@ class AudioBlock:
     """
 
     __slots__ = (
+        "_codes",
+        "_payload",
         "_pcm",
         "_scratch",
         "arrival_ns",
         "codec",
         "gap_samples",
         "lost",
-        "payload",
         "position",
         "rows",
     )
@@ -82,6 +83,10 @@ class AudioBlock:
         payload: NDArray[np.uint8],
         scratch: NDArray[np.int16] | None = None,
     ) -> None:
+        """Make a block of `payload`, (n, bytes) uint8, whose rows may lie apart in memory.
+
+        `scratch` lends memory for `pcm`, where it is large enough.
+        """
         self.codec = codec
         """The codec of every frame in the block."""
         self.rows = rows
@@ -95,9 +100,9 @@ class AudioBlock:
         """(n,) int64: packets that were lost immediately before this frame."""
         self.arrival_ns = arrival_ns
         """(n,) int64: arrival of the frame's packet on the receiver's clock."""
-        self.payload = payload
-        """(n, bytes) uint8, C-contiguous: the codec's codes as they came."""
+        self._codes = payload
         self._scratch = scratch
+        self._payload: NDArray[np.uint8] | None = None
         self._pcm: NDArray[np.int16] | None = None
 
     def __len__(self) -> int:
@@ -111,12 +116,19 @@ class AudioBlock:
     @property
     def samples(self) -> int:
         """Length of each frame in samples."""
-        return self.codec.samples(self.payload.shape[1])
+        return self.codec.samples(self._codes.shape[1])
 
     @property
     def nbytes(self) -> int:
         """Bytes of audio that the block holds, coded and decoded."""
-        return self.payload.nbytes + (0 if self._pcm is None else self._pcm.nbytes)
+        return self._codes.nbytes + (0 if self._pcm is None else self._pcm.nbytes)
+
+    @property
+    def payload(self) -> NDArray[np.uint8]:
+        """(n, bytes) uint8, C-contiguous: the codec's codes as they came."""
+        if self._payload is None:
+            self._payload = np.ascontiguousarray(self._codes)
+        return self._payload
 
     @property
     def pcm(self) -> NDArray[np.int16]:
@@ -124,12 +136,13 @@ class AudioBlock:
         if self._pcm is None:
             # whoever else decodes at the same moment, in another thread, gets the same
             shape = (len(self.rows), self.samples)
-            if self._scratch is None or self._scratch.size < shape[0] * shape[1]:
-                out = np.empty(shape, np.int16)
+            size = shape[0] * shape[1]
+            if self._scratch is None or self._scratch.size < size:
+                pcm = np.empty(shape, np.int16)
             else:
-                out = self._scratch.reshape(-1)[: shape[0] * shape[1]].reshape(shape)
-            self.codec.decode(self.payload, out)
-            self._pcm = out
+                pcm = self._scratch[:size].reshape(shape)
+            self.codec.decode(self._codes, pcm)
+            self._pcm = pcm
         return self._pcm
 
     def copy(self) -> AudioBlock:
@@ -141,7 +154,7 @@ class AudioBlock:
             gap_samples=self.gap_samples.copy(),
             lost=self.lost.copy(),
             arrival_ns=self.arrival_ns.copy(),
-            payload=self.payload.copy(),
+            payload=np.array(self._codes, order="C"),
         )
         if self._pcm is not None:
             kept._pcm = self._pcm.copy()

@@ -45,7 +45,10 @@ class Codec:
         return payload_bytes
 
     def decode(self, payload: NDArray[np.uint8], out: NDArray[np.int16]) -> None:
-        """Decode `payload` (n, bytes) into `out` (n, samples), both C-contiguous."""
+        """Decode `payload` (n, bytes) into `out` (n, samples), which is C-contiguous.
+
+        The rows of `payload` may lie apart; each is contiguous.
+        """
         if payload.shape[-1] % 2 == 0:
             # mode="wrap" skips the bounds check that a 16-bit index cannot fail
             np.take(self.pairs, payload.view(np.uint16), out=out.view(np.uint32), mode="wrap")

@@ -136,23 +136,20 @@ class JitterBank(RowState):
         if self.pool.used > self.max_held:
             self._close_holes(np.flatnonzero(self.ahead), released)
         rows = packets.rows
-        ahead = self.ahead.take(rows)
-        if ahead.any():
-            overdue = packets.arrival_ns - self.hole_ns.take(rows) >= self.reorder_ns
-            if overdue.any():
-                self._give_up(rows[overdue], packets.arrival_ns[overdue], released)
-                ahead = self.ahead.take(rows)
         due = self.next_sequence.take(rows)
         in_sequence = packets.sequence == due
         in_sequence &= packets.ssrc == self.ssrc.take(rows)
-        if in_sequence.all():
-            self._advance(rows, ahead)
-            released.append(Released(packets))
-            if ahead.any():
-                self._fill(rows[ahead != 0], released)
+        # nothing waits anywhere, or nothing on these tracks: straight through
+        if in_sequence.all() and not (self.pool.used and self.ahead.take(rows).any()):
+            self._advance(rows, due)
             self.released_total += len(rows)
+            released.append(Released(packets))
             return None, released
-        return self._push_odd(packets, due, ahead, released), released
+        overdue = packets.arrival_ns - self.hole_ns.take(rows) >= self.reorder_ns
+        if overdue.any():
+            self._give_up(rows[overdue], packets.arrival_ns[overdue], released)
+            due = self.next_sequence.take(rows)
+        return self._push_odd(packets, due, released), released
 
     def tick(self, now_ns: int) -> list[Released]:
         """Give up what is overdue. All packets that arrived before `now_ns` have been pushed."""
@@ -178,11 +175,11 @@ class JitterBank(RowState):
         self,
         packets: Packets,
         due: NDArray[np.int64],
-        ahead: NDArray[np.uint64],
         released: list[Released],
     ) -> NDArray[np.bool_] | None:
-        """Push where not every packet is in sequence; returns as `push`."""
+        """Push where not every packet goes straight through; returns as `push`."""
         rows = packets.rows
+        ahead = self.ahead.take(rows)
         delta = distance16(packets.sequence, due)
         foreign = packets.ssrc != self.ssrc.take(rows)
         foreign |= (delta >= WINDOW) | (delta < -MAX_MISORDER)
@@ -213,24 +210,23 @@ class JitterBank(RowState):
         now = np.flatnonzero(known & (delta == 0))
         if len(now):
             arrived = packets.take(now)
-            self._advance(arrived.rows, ahead[now])
+            self._advance(arrived.rows, arrived.sequence)
             released.append(Released(arrived))
             self.released_total += len(now)
-            self._fill(arrived.rows[ahead[now] != 0], released)
+            late_comers = now[ahead[now] != 0]
+            self.reordered[rows[late_comers]] += 1
+            self.reordered_total += len(late_comers)
+            self.ahead[rows[late_comers]] = ahead[late_comers] >> _ONE
+            self._fill(rows[late_comers], released)
 
         for i in np.flatnonzero(foreign):
             known[i] = self._push_foreign(packets.take(np.array([i])), int(delta[i]), released)
         return None if known.all() else known
 
-    def _advance(self, rows: NDArray[np.intp], ahead: NDArray[np.uint64]) -> None:
-        """Step over the packet that is due, which has arrived; `ahead` is the rows' word."""
-        self.next_sequence[rows] = (self.next_sequence.take(rows) + 1) & 0xFFFF
+    def _advance(self, rows: NDArray[np.intp], sequence: NDArray[np.int64]) -> None:
+        """Step over the packets that were due, of these sequence numbers: they have arrived."""
+        self.next_sequence[rows] = sequence + 1 & 0xFFFF
         self.behind[rows] = self.behind.take(rows) << _ONE | _ONE
-        if ahead.any():
-            late_comers = rows[ahead != 0]
-            self.reordered[late_comers] += 1
-            self.reordered_total += len(late_comers)
-            self.ahead[rows] = ahead >> _ONE
 
     def _hold(self, packets: Packets, place: NDArray[np.uint64]) -> None:
         """Keep packets `place` packets behind a hole, none of which is there yet."""
@@ -264,8 +260,7 @@ class JitterBank(RowState):
             self.released_total += len(rows)
             lost = None
             self._freed.append(cells)
-            self.next_sequence[rows] = (sequence + 1) & 0xFFFF
-            self.behind[rows] = self.behind.take(rows) << _ONE | _ONE
+            self._advance(rows, sequence)
             self.ahead[rows] = self.ahead.take(rows) >> _ONE
         self._time_holes(touched)
 
@@ -358,7 +353,7 @@ class JitterBank(RowState):
         restarted: bool = False,
     ) -> None:
         """Release one packet that is due, of a track that holds nothing."""
-        self._advance(packet.rows, self.ahead.take(packet.rows))
+        self._advance(packet.rows, packet.sequence)
         released.append(Released(packet, lost, restarted))
         self.released_total += 1
 

@@ -25,14 +25,14 @@ class Packets:
     ssrc: NDArray[np.int64]
     sequence: NDArray[np.int64]
     timestamp: NDArray[np.int64]
-    payload_type: NDArray[np.intp]
+    payload_type: NDArray[np.int64]
     arrival_ns: NDArray[np.int64]
     store: NDArray[np.uint8]
     """(slots, slot_bytes) uint8."""
     slot: NDArray[np.intp]
-    offset: NDArray[np.intp]
+    offset: NDArray[np.int64]
     """In bytes."""
-    length: NDArray[np.intp]
+    length: NDArray[np.int64]
     """In bytes."""
 
     def __len__(self) -> int:
@@ -59,13 +59,14 @@ class Packets:
         Within a row the order of arrival is kept. `scratch` is any array with an entry per row;
         its values before and after are of no meaning.
         """
-        n = len(self.rows)
+        rows = self.rows
+        n = len(rows)
         index = np.arange(n)
-        scratch[self.rows] = index
-        if (scratch.take(self.rows) == index).all():
+        scratch[rows] = index
+        if (scratch.take(rows) == index).all():
             return [self]
-        order = self.rows.argsort(kind="stable")
-        rows = self.rows.take(order)
+        order = rows.argsort(kind="stable")
+        rows = rows.take(order)
         is_first = np.empty(n, np.bool_)
         is_first[0] = True
         np.not_equal(rows[1:], rows[:-1], out=is_first[1:])

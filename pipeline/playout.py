@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from pipeline.codecs import Codec
     from pipeline.packets import Packets, Released
 
+DEFAULT_RATE_HZ = 8000
 MAX_STEP_BACK_S = 2.0
 MAX_LOSSES = 1000
 """Losses per track that are remembered one by one."""
@@ -39,18 +40,15 @@ class Playout(RowState):
     """Media time of all tracks by row."""
 
     fresh = {  # noqa: RUF012 -- the columns' declaration, never changed
-        "has_begun": (np.bool_, False),
         "end": (np.int64, 0),
         "next_timestamp": (np.int64, 0),
         "next_arrival_ns": (np.int64, 0),
-        "rate_hz": (np.int64, 8000),
+        "rate_hz": (np.int64, DEFAULT_RATE_HZ),
         "timestamp_gaps": (np.int64, 0),
         "silence_samples": (np.int64, 0),
     }
-    has_begun: NDArray[np.bool_]
-    """Whether there has been an audio frame."""
     end: NDArray[np.int64]
-    """Position of the end of the last frame, in samples."""
+    """Position of the end of the last audio frame, in samples; 0 before the first."""
     next_timestamp: NDArray[np.int64]
     """RTP timestamp of a frame that follows without a gap."""
     next_arrival_ns: NDArray[np.int64]
@@ -67,9 +65,9 @@ class Playout(RowState):
         self.silence_samples_total = 0
         self.losses: dict[int, list[tuple[int, int]]] = {}
         """By row: (position, packets) of each loss, at most MAX_LOSSES."""
-        self._payload = np.zeros(0, np.uint8)
         self._pcm = np.zeros(0, np.int16)
         self._pending_lost: dict[int, int] = {}
+        self._has_other_rates = False
         self._restarted: set[int] = set()
         """Rows whose next audio frame begins a new sequence."""
 
@@ -107,33 +105,35 @@ class Playout(RowState):
         n = len(rows)
         samples = codec.samples(size)
         rate_hz = codec.sample_rate_hz
-        end = self.end.take(rows)
-        gap = distance32(packets.timestamp, self.next_timestamp.take(rows))
-        if gap.any() or self._restarted:
-            gap = self._gap(packets, gap, rate_hz, end)
+        position = end = self.end.take(rows)
+        due = self.next_timestamp.take(rows)
+        no_gap = packets.timestamp == due
+        gap = np.zeros(n, np.int64)
+        if self._restarted or not no_gap.all():
+            gap = self._gap(packets, distance32(packets.timestamp, due), rate_hz, end)
             position = end + gap
-        else:
-            position = end
-        if lost is None:
-            lost = np.zeros(n, np.int64)
         if self._pending_lost:
             earlier = [self._pending_lost.pop(row, 0) for row in rows.tolist()]
-            lost = lost + np.array(earlier, np.int64)
-        if gap.any() or lost.any():
+            lost = np.array(earlier, np.int64) + (0 if lost is None else lost)
+        if lost is not None or position is not end:
+            lost = np.zeros(n, np.int64) if lost is None else lost
             self._account(rows, end, gap, lost)
         self.end[rows] = position + samples
         self.next_timestamp[rows] = packets.timestamp + samples & 0xFFFF_FFFF
         self.next_arrival_ns[rows] = packets.arrival_ns + samples * 1_000_000_000 // rate_hz
-        self.rate_hz[rows] = rate_hz
-        self.has_begun[rows] = True
+        if rate_hz != DEFAULT_RATE_HZ or self._has_other_rates:
+            self._has_other_rates = True
+            self.rate_hz[rows] = rate_hz
+        if self._pcm.size < n * samples:
+            self._pcm = np.zeros(n * samples, np.int16)
         return AudioBlock(
             codec=codec,
             rows=rows,
             position=position,
             gap_samples=gap,
-            lost=lost,
+            lost=np.zeros(n, np.int64) if lost is None else lost,
             arrival_ns=packets.arrival_ns,
-            payload=self._gather(packets, size),
+            payload=_payloads(packets, size),
             scratch=self._pcm,
         )
 
@@ -156,7 +156,7 @@ class Playout(RowState):
             late_ns = packets.arrival_ns - self.next_arrival_ns.take(rows)
             elapsed = np.clip(late_ns * rate_hz // 1_000_000_000, 0, most)
             gap = np.where(doubtful, elapsed, gap)
-        return np.where(self.has_begun.take(rows), gap, 0)
+        return np.where(end > 0, gap, 0)
 
     def _account(
         self,
@@ -182,20 +182,15 @@ class Playout(RowState):
             if packets:
                 self._pending_lost[row] = self._pending_lost.get(row, 0) + packets
 
-    def _gather(self, packets: Packets, size: int) -> NDArray[np.uint8]:
-        """Bring payloads of equal offset and size together, (n, size) C-contiguous."""
-        n = len(packets)
-        if self._payload.size < n * size:
-            self._payload = np.zeros(n * size, np.uint8)
-            self._pcm = np.zeros(n * size, np.int16)
-        out = self._payload[: n * size].reshape(n, size)
-        first, offset = int(packets.slot[0]), int(packets.offset[0])
-        wanted = packets.store[:, offset : offset + size]
-        if int(packets.slot[-1]) - first == n - 1 and (np.diff(packets.slot) == 1).all():
-            np.copyto(out, wanted[first : first + n])
-        else:
-            np.take(wanted, packets.slot, axis=0, out=out, mode="clip")
-        return out
+
+def _payloads(packets: Packets, size: int) -> NDArray[np.uint8]:
+    """Return payloads of equal offset and size, (n, size); where they lie in a row, in place."""
+    first, offset = int(packets.slot[0]), int(packets.offset[0])
+    wanted = packets.store[:, offset : offset + size]
+    n = len(packets)
+    if int(packets.slot[-1]) - first == n - 1 and (n < 2 or (np.diff(packets.slot) == 1).all()):
+        return wanted[first : first + n]
+    return wanted.take(packets.slot, axis=0)
 
 
 def _by_kind(

@@ -24,10 +24,10 @@ if TYPE_CHECKING:
 
     from pipeline.packets import Packets
 
-# Timestamp units per nanosecond by payload type; 0 for an unknown clock.
-_CLOCK_PER_NS = np.zeros(PAYLOAD_TYPES)
+# Nanoseconds in a timestamp unit by payload type; 0 for an unknown clock.
+_NS_PER_UNIT = np.zeros(PAYLOAD_TYPES)
 for _payload_type, _rate_hz in CLOCK_RATES_HZ.items():
-    _CLOCK_PER_NS[_payload_type] = _rate_hz / 1e9
+    _NS_PER_UNIT[_payload_type] = 1e9 / _rate_hz
 
 
 class Statistics(RowState):
@@ -41,9 +41,9 @@ class Statistics(RowState):
         "jitter_ns": (np.float64, 0.0),
         "jitter_max_ns": (np.float64, 0.0),
         "jitter_sum_ns": (np.float64, 0.0),
-        "jitter_packets": (np.int64, 0),
         "_clocked_ns": (np.int64, -1),
         "_clocked_timestamp": (np.int64, 0),
+        "_uncompared": (np.int64, 0),
     }
     payload_types: NDArray[np.uint32]
     """(rows, 128): packets by payload type."""
@@ -55,28 +55,38 @@ class Statistics(RowState):
     """Interarrival jitter after the last packet."""
     jitter_max_ns: NDArray[np.float64]
     jitter_sum_ns: NDArray[np.float64]
-    jitter_packets: NDArray[np.int64]
-    """Values that the sum adds up: sum / packets is the mean."""
     _clocked_ns: NDArray[np.int64]
     """Arrival and timestamp of the last packet of a known clock; -1 for none to compare with."""
     _clocked_timestamp: NDArray[np.int64]
+    _uncompared: NDArray[np.int64]
+    """Packets of a known clock that had none to compare with."""
 
     def __init__(self) -> None:
         super().__init__()
         self.packets_total = 0
+        self._unseen: set[int] = set()
+        """Renewed rows without a packet yet."""
+
+    def renew(self, row: int) -> None:
+        """Set one row to the fresh values, before its first packet."""
+        super().renew(row)
+        self._unseen.add(row)
 
     def update(self, packets: Packets) -> None:
         """Count packets in order of arrival."""
-        rows, arrival_ns = packets.rows, packets.arrival_ns
+        rows = packets.rows
+        if not len(rows):
+            return
         self.packets_total += len(rows)
         cell = rows * PAYLOAD_TYPES + packets.payload_type
         counts = self.payload_types.reshape(-1)
         counts[cell] = counts.take(cell) + np.uint32(1)
         self.payload_bytes[rows] = self.payload_bytes.take(rows) + packets.length
-        self.last_arrival_ns[rows] = arrival_ns
-        first = self.first_arrival_ns.take(rows)
-        if (first < 0).any():
-            self.first_arrival_ns[rows] = np.where(first < 0, arrival_ns, first)
+        self.last_arrival_ns[rows] = packets.arrival_ns
+        if self._unseen:
+            first = self.first_arrival_ns.take(rows)
+            self.first_arrival_ns[rows] = np.where(first < 0, packets.arrival_ns, first)
+            self._unseen.difference_update(rows.tolist())
         self._update_jitter(packets)
 
     def restart(self, rows: NDArray[np.intp]) -> None:
@@ -84,29 +94,45 @@ class Statistics(RowState):
         self._clocked_ns[rows] = -1
 
     def _update_jitter(self, packets: Packets) -> None:
-        per_ns = _CLOCK_PER_NS.take(packets.payload_type)
-        if not per_ns.all():
-            clocked = np.flatnonzero(per_ns)
+        ns_per_unit = _NS_PER_UNIT.take(packets.payload_type)
+        if not ns_per_unit.all():
+            clocked = np.flatnonzero(ns_per_unit)
             if not len(clocked):
                 return
-            packets, per_ns = packets.take(clocked), per_ns[clocked]
+            packets, ns_per_unit = packets.take(clocked), ns_per_unit[clocked]
         rows = packets.rows
         before_ns = self._clocked_ns.take(rows)
         elapsed = distance32(packets.timestamp, self._clocked_timestamp.take(rows))
-        difference_ns = np.abs(packets.arrival_ns - before_ns - elapsed / per_ns)
-        jitter_ns = self.jitter_ns.take(rows)
-        is_compared = before_ns >= 0
-        jitter_ns += np.where(is_compared, difference_ns - jitter_ns, 0.0) / 16
-        self.jitter_ns[rows] = jitter_ns
-        self.jitter_max_ns[rows] = np.maximum(self.jitter_max_ns.take(rows), jitter_ns)
-        self.jitter_sum_ns[rows] = self.jitter_sum_ns.take(rows) + jitter_ns * is_compared
-        self.jitter_packets[rows] = self.jitter_packets.take(rows) + is_compared
         self._clocked_ns[rows] = packets.arrival_ns
         self._clocked_timestamp[rows] = packets.timestamp
+        difference_ns = elapsed * ns_per_unit
+        difference_ns -= packets.arrival_ns - before_ns
+        np.abs(difference_ns, out=difference_ns)
+        before = self.jitter_ns.take(rows)
+        jitter_ns = difference_ns
+        jitter_ns -= before
+        jitter_ns *= 1 / 16
+        jitter_ns += before
+        added_ns = jitter_ns
+        if before_ns.min() < 0:
+            is_first = before_ns < 0
+            jitter_ns[is_first] = before[is_first]
+            added_ns = np.where(is_first, 0, jitter_ns)
+            self._uncompared[rows[is_first]] += 1
+        self.jitter_ns[rows] = jitter_ns
+        self.jitter_max_ns[rows] = np.maximum(self.jitter_max_ns.take(rows), jitter_ns)
+        self.jitter_sum_ns[rows] = self.jitter_sum_ns.take(rows) + added_ns
+
+    @property
+    def jitter_packets(self) -> NDArray[np.int64]:
+        """(rows,) int64: how many values `jitter_sum_ns` adds up."""
+        clocked = self.payload_types[:, _NS_PER_UNIT > 0].sum(axis=1, dtype=np.int64)
+        return clocked - self._uncompared
 
     def jitter_mean_ns(self, row: int) -> float:
         """Return the mean of the jitter over one track's packets."""
-        return float(self.jitter_sum_ns[row] / max(1, self.jitter_packets[row]))
+        clocked = int(self.payload_types[row, _NS_PER_UNIT > 0].sum())
+        return float(self.jitter_sum_ns[row]) / max(1, clocked - int(self._uncompared[row]))
 
     def by_payload_type(self, row: int) -> dict[int, int]:
         """Return one track's packets by payload type."""

@@ -6,6 +6,7 @@ Pure of sockets and clocks: batches are passed in, time is an argument.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from pipeline.dispatch import Dispatcher
     from strep.wire import PacketBatch
 
+_COLUMNS = ("ssrc", "sequence", "timestamp", "payload_type")
 HOUSEKEEPING_NS = 1_000_000_000
 """How often idle tracks are looked for."""
 
@@ -86,24 +88,22 @@ class Receiver:
         self.read += batch.count
         if not batch.count:
             return
-        if batch.parse():
-            which = np.arange(batch.count)
-        else:
-            which = np.flatnonzero(batch.reason[: batch.count] == DropReason.ACCEPTED)
-            self._dropped += np.bincount(
-                batch.reason[: batch.count], minlength=len(DropReason)
-            )  # index 0 counts the accepted and is not used
-        side = (batch.buffer[: batch.count, 0] & np.uint8(0b11)).take(which)
-        leg_id = batch.call_leg_id[:, : batch.count]
-        if len(which) < batch.count:
-            leg_id = leg_id.take(which, axis=1)
-        if not len(which):
-            return
-        if (batch.kind.take(which) == Kind.RTP).any():
-            leg_id = leg_id.copy()
-            self._name_rtp(batch, which, leg_id, side, binding=binding)
+        n = batch.count
+        which: NDArray[np.intp] | None = None
+        side = batch.buffer[:n, 0] & np.uint8(0b11)
+        leg_id = batch.call_leg_id[:, :n]
+        if not batch.parse():
+            reason = batch.reason[:n]
+            self._dropped += np.bincount(reason, minlength=len(DropReason))
+            which = np.flatnonzero(reason == DropReason.ACCEPTED)
+            if not len(which):
+                return
+            side, leg_id = side[which], leg_id[:, which]
+            if (batch.kind[which] == Kind.RTP).any():
+                self._name_rtp(batch, which, leg_id, side, binding=binding)
         rows = self.table.lookup(leg_id[0], leg_id[1], side)
-        if (rows == NO_ROW).any():
+        if rows.min() == NO_ROW:
+            which = np.arange(n) if which is None else which
             self._open_new(batch, which, rows, leg_id, side)
             known = np.flatnonzero(rows != NO_ROW)
             rows, which = rows[known], which[known]
@@ -145,31 +145,37 @@ class Receiver:
     ) -> None:
         """Open tracks for packets without a row, and set their rows where that could be."""
         new = np.flatnonzero(rows == NO_ROW)
-        sequence, ssrc = batch.rtp("sequence"), batch.rtp("ssrc")
-        while len(new) and not self.table.is_full:
-            i = new[0]
-            slot = which[i]
-            row = self.table.add(leg_id[0, i], leg_id[1, i], int(side[i]))
-            arrival_ns = int(batch.arrival_ns[slot])
-            track = Track(
-                row=row,
-                generation=int(self.table.generation[row]),
-                call_leg_id=UUID(bytes=leg_id[:, i].tobytes()),
-                leg="B" if side[i] & 0b10 else "A",
-                direction="outbound" if side[i] & 0b01 else "inbound",
-                opened_ns=arrival_ns,
-                opened_unix_ns=arrival_ns + self.unix_offset_ns,
-                source=str(Endpoint.unpack(batch.source[slot].tobytes())),
-                destination=str(Endpoint.unpack(batch.destination[slot].tobytes())),
-                ssrc=int(ssrc[slot]),
-            )
-            self.pipeline.open(track, sequence=int(sequence[slot]))
-            self.tracks_opened += 1
-            same = (leg_id[:, new] == leg_id[:, i : i + 1]).all(axis=0) & (side[new] == side[i])
-            rows[new[same]] = row
-            new = new[~same]
+        if not self.table.is_full:
+            opened: dict[tuple[int, int, int], int] = {}
+            keys = zip(*leg_id[:, new].tolist(), side[new].tolist(), strict=True)
+            for i, key in zip(new.tolist(), keys, strict=True):
+                row = opened.get(key)
+                if row is None:
+                    row = opened[key] = self.table.add(*key)
+                    if row != NO_ROW:
+                        self._open(batch, int(which[i]), row, leg_id[:, i].tobytes(), int(side[i]))
+                rows[i] = row
+            new = new[rows[new] == NO_ROW]
         self._dropped[DropReason.TRACKS_FULL] += len(new)
         batch.reason[which[new]] = DropReason.TRACKS_FULL
+
+    def _open(self, batch: PacketBatch, slot: int, row: int, leg_id: bytes, side: int) -> None:
+        """Open the track of one packet on a row that was given to it."""
+        arrival_ns = int(batch.arrival_ns[slot])
+        track = Track(
+            row=row,
+            generation=int(self.table.generation[row]),
+            call_leg_id=UUID(bytes=leg_id),
+            leg="B" if side & 0b10 else "A",
+            direction="outbound" if side & 0b01 else "inbound",
+            opened_ns=arrival_ns,
+            opened_unix_ns=arrival_ns + self.unix_offset_ns,
+            source=_endpoint_text(batch.source[slot].tobytes()),
+            destination=_endpoint_text(batch.destination[slot].tobytes()),
+            ssrc=int(batch.rtp("ssrc")[slot]),
+        )
+        self.pipeline.open(track, sequence=int(batch.rtp("sequence")[slot]))
+        self.tracks_opened += 1
 
     @staticmethod
     def _name_rtp(
@@ -217,17 +223,34 @@ def flow_ids(
     return np.ascontiguousarray(octets.view(np.uint64).T)
 
 
-def _packets(batch: PacketBatch, which: NDArray[np.intp], rows: NDArray[np.intp]) -> Packets:
-    """Return the columns of these packets, the payloads left where they were received."""
+@lru_cache(maxsize=4096)
+def _endpoint_text(packed: bytes) -> str:
+    """Return `address:port`; calls share few sources and fewer destinations."""
+    return str(Endpoint.unpack(packed))
+
+
+def _packets(batch: PacketBatch, which: NDArray[np.intp] | None, rows: NDArray[np.intp]) -> Packets:
+    """Return the columns of these packets (None: all), the payloads left where they were received."""
+    n = batch.count
+    if which is None:
+        which = batch.slots[:n]
+        offset, length = batch.payload_offset[:n], batch.payload_bytes[:n]
+        columns = [batch.rtp(name) for name in _COLUMNS]
+        arrival_ns = batch.arrival_ns[:n]
+    else:
+        offset, length = batch.payload_offset.take(which), batch.payload_bytes.take(which)
+        columns = [batch.rtp(name).take(which) for name in _COLUMNS]
+        arrival_ns = batch.arrival_ns.take(which)
+    ssrc, sequence, timestamp, payload_type = (column.astype(np.int64) for column in columns)
     return Packets(
         rows=rows,
-        ssrc=batch.rtp("ssrc").take(which).astype(np.int64),
-        sequence=batch.rtp("sequence").take(which).astype(np.int64),
-        timestamp=batch.rtp("timestamp").take(which).astype(np.int64),
-        payload_type=batch.rtp("payload_type").take(which).astype(np.intp),
-        arrival_ns=batch.arrival_ns.take(which),
+        ssrc=ssrc,
+        sequence=sequence,
+        timestamp=timestamp,
+        payload_type=payload_type,
+        arrival_ns=arrival_ns,
         store=batch.buffer,
         slot=which,
-        offset=batch.payload_offset.take(which).astype(np.intp),
-        length=batch.payload_bytes.take(which).astype(np.intp),
+        offset=offset.astype(np.int64),
+        length=length.astype(np.int64),
     )

@@ -1,9 +1,12 @@
 """The track table: (call_leg_id, leg, direction) to a dense row, for a whole batch at once.
 
-An open-addressing hash table with linear probing, at most an eighth full, so that nearly every
-packet is found at the first place looked at; the others are looked up together, place by place.
-The hash multiplies with odd numbers drawn at random at start, so that nobody who sends packets
-can choose call legs that collide. It takes in all of the call_leg_id: a part of it would spread
+A hash table without collisions, so that a look-up is the same few operations for every packet. A
+key is mixed to 64 bits; some of these name a *bucket*, and the mix times the bucket's multiplier
+gives the key's place. A new key whose place is taken gives its bucket another multiplier, one that
+finds free places for all of the bucket's keys, few as they are.
+
+Mixing multiplies with odd numbers drawn at random at start, so that nobody who sends packets can
+choose call legs that fall together. It takes in all of the call_leg_id: a part of it would spread
 badly, since the last words of a version-1 UUID are the same for all of one node's calls.
 """
 
@@ -19,6 +22,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 NO_ROW = -1
+BUCKETS = 1 << 14
+MAX_TRIES = 200
+_BUCKET_SHIFT = 24
+_MAX64 = (1 << 64) - 1
 _NOBODY = 0xFF
 """Leg and direction of a row that is nobody's: the wire has only 0 to 3."""
 
@@ -36,12 +43,13 @@ class TrackTable:
         self.max_tracks = max_tracks
         self.generation = np.zeros(max_tracks, np.int64)
         """(max_tracks,) int64: how often each row was given out."""
-        bits = max(8, (8 * max_tracks - 1).bit_length())
-        self._shift = np.uint64(64 - bits)
-        self._mask = (1 << bits) - 1
-        self._multipliers = [np.uint64(secrets.randbits(64) | 1) for _ in range(3)]
+        place_bits = max(8, (8 * max_tracks - 1).bit_length())
+        self._shift = np.uint64(64 - place_bits)
+        self._keys = [np.uint64(_odd()) for _ in range(3)]
+        self._multiplier = np.ones(BUCKETS, np.uint64)
+        self._members: dict[int, list[int]] = {}  # rows by bucket
         # places without a row point to one more row, which no key equals
-        self._places = np.full(1 << bits, max_tracks, np.int32)
+        self._places = np.full(1 << place_bits, max_tracks, np.int32)
         self._word0 = np.zeros(max_tracks + 1, np.uint64)
         self._word1 = np.zeros(max_tracks + 1, np.uint64)
         self._side = np.full(max_tracks + 1, _NOBODY, np.uint8)
@@ -59,73 +67,95 @@ class TrackTable:
         self, word0: NDArray[np.uint64], word1: NDArray[np.uint64], side: NDArray[np.uint8]
     ) -> NDArray[np.intp]:
         """Return the row of each key, (n,) intp, `NO_ROW` for those that have none."""
-        place = self._place(word0, word1, side)
-        rows = self._places.take(place).astype(np.intp)
+        rows = self._places.take(self._place(word0, word1, side)).astype(np.intp)
         found = self._side.take(rows) == side
         found &= self._word0.take(rows) == word0
         found &= self._word1.take(rows) == word1
-        if found.all():
-            return rows
-        pending = np.flatnonzero(~found)
-        while len(pending):
-            candidates = rows[pending]
-            is_end = candidates == self.max_tracks
-            rows[pending[is_end]] = NO_ROW
-            pending = pending[~is_end]
-            place[pending] = place[pending] + 1 & self._mask
-            candidates = self._places.take(place[pending])
-            rows[pending] = candidates
-            found = self._side.take(candidates) == side[pending]
-            found &= self._word0.take(candidates) == word0[pending]
-            found &= self._word1.take(candidates) == word1[pending]
-            pending = pending[~found]
+        if not found.all():
+            rows[~found] = NO_ROW
         return rows
 
-    def add(self, word0: np.uint64, word1: np.uint64, side: int) -> int:
-        """Give a row to a key that has none; `NO_ROW` when the table is full."""
+    def add(self, word0: int, word1: int, side: int) -> int:
+        """Give a row to a key that has none; `NO_ROW` when the table has no room for it."""
         if not self._free:
             return NO_ROW
-        row = heapq.heappop(self._free)
-        self.generation[row] += 1
+        row = self._free[0]
         self._word0[row], self._word1[row], self._side[row] = word0, word1, side
-        place = self._place_of(row)
-        while self._places[place] != self.max_tracks:
-            place = place + 1 & self._mask
-        self._places[place] = row
+        mixed = self._mixed(row)
+        bucket = mixed >> _BUCKET_SHIFT & BUCKETS - 1
+        members = self._members.setdefault(bucket, [])
+        place = self._place_of(mixed, int(self._multiplier[bucket]))
+        if self._places[place] == self.max_tracks:
+            self._places[place] = row
+        elif not self._rearrange(bucket, [*members, row]):
+            self._side[row] = _NOBODY
+            return NO_ROW
+        members.append(row)
+        heapq.heappop(self._free)
+        self.generation[row] += 1
         return row
 
     def remove(self, row: int) -> None:
         """Take a row back. Raises KeyError for a row that is nobody's."""
         if not 0 <= row < self.max_tracks or self._side[row] == _NOBODY:
             raise KeyError(row)
-        places, nobody = self._places, self.max_tracks
-        hole = self._place_of(row)
-        while places[hole] != row:
-            hole = hole + 1 & self._mask
-        # close the gap: whoever probed past this place moves up (Knuth 6.4, algorithm R)
-        place = hole
-        while True:
-            place = place + 1 & self._mask
-            other = int(places[place])
-            if other == nobody:
-                break
-            if (place - self._place_of(other)) & self._mask >= (place - hole) & self._mask:
-                places[hole] = other
-                hole = place
-        places[hole] = nobody
+        mixed = self._mixed(row)
+        bucket = mixed >> _BUCKET_SHIFT & BUCKETS - 1
+        self._places[self._place_of(mixed, int(self._multiplier[bucket]))] = self.max_tracks
+        members = self._members[bucket]
+        members.remove(row)
+        if not members:
+            del self._members[bucket]
         self._side[row] = _NOBODY
         heapq.heappush(self._free, row)
 
+    def _rearrange(self, bucket: int, rows: list[int]) -> bool:
+        """Give a bucket another multiplier; the last of its rows has no place yet.
+
+        Seven places in eight are free, so that a few tries do. Only keys that are mixed to the
+        very same 64 bits never come apart: False for these, as good as impossible as they are.
+        """
+        nobody = self.max_tracks
+        mixed = [self._mixed(row) for row in rows]
+        old = int(self._multiplier[bucket])
+        before = [self._place_of(each, old) for each in mixed[:-1]]
+        self._places[before] = nobody
+        for _ in range(MAX_TRIES):
+            new = _odd()
+            places = [self._place_of(each, new) for each in mixed]
+            if len(set(places)) == len(places) and (self._places[places] == nobody).all():
+                self._places[places] = rows
+                self._multiplier[bucket] = new
+                return True
+        self._places[before] = rows[:-1]
+        return False
+
     def _place(
         self, word0: NDArray[np.uint64], word1: NDArray[np.uint64], side: NDArray[np.uint8]
-    ) -> NDArray[np.intp]:
-        """Return where probing for each key begins."""
-        a, b, c = self._multipliers
+    ) -> NDArray[np.int64]:
+        """Return where each key stands, if it stands anywhere."""
+        mixed = self._mix(word0, word1, side)
+        bucket = (mixed >> np.uint64(_BUCKET_SHIFT)).view(np.int64) & BUCKETS - 1
+        mixed *= self._multiplier.take(bucket)
+        mixed >>= self._shift
+        return mixed.view(np.int64)
+
+    def _mix(
+        self, word0: NDArray[np.uint64], word1: NDArray[np.uint64], side: NDArray[np.uint8]
+    ) -> NDArray[np.uint64]:
+        a, b, c = self._keys
         mixed = (word0 ^ (word0 >> np.uint64(32))) * a
         mixed += (word1 ^ (word1 >> np.uint64(32))) * b
         mixed += side * c
-        return (mixed >> self._shift).astype(np.intp)
+        return mixed
 
-    def _place_of(self, row: int) -> int:
+    def _mixed(self, row: int) -> int:
         one = slice(row, row + 1)
-        return int(self._place(self._word0[one], self._word1[one], self._side[one])[0])
+        return int(self._mix(self._word0[one], self._word1[one], self._side[one])[0])
+
+    def _place_of(self, mixed: int, multiplier: int) -> int:
+        return (mixed * multiplier & _MAX64) >> int(self._shift)
+
+
+def _odd() -> int:
+    return secrets.randbits(64) | 1

@@ -87,6 +87,9 @@ class PacketBatch:
         self.payload_bytes = np.zeros(capacity, np.int32)
         """(capacity,) int32: length of the RTP payload without padding, if accepted."""
 
+        self.slots = np.arange(capacity)
+        """(capacity,) int64: 0, 1, 2, ...; the index of every slot."""
+
         self._words = np.zeros((_HEADER_WORDS, capacity), np.uint32)
         self._wire_words = self.buffer.view(">u4")[:, :_HEADER_WORDS].T
         self._wire_leg_id = self.buffer.view(np.uint64)[:, 1:3].T

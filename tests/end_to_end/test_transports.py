@@ -58,7 +58,8 @@ class Mono(Sink):
 def run(reader, *, expected, finished):
     """Receive until `expected` datagrams were read, reusing one batch filled with 0xA5."""
     sink = Mono()
-    receiver = Receiver(Dispatcher({"mono": sink}))
+    # long enough for a slow machine between two reads
+    receiver = Receiver(Dispatcher({"mono": sink}), reorder_ms=5000)
     batch = PacketBatch(capacity=64, slot_bytes=SLOT_BYTES)
     deadline = time.monotonic() + 10
     while receiver.read < expected and not (finished and receiver.read and not batch.count):

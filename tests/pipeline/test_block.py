@@ -49,18 +49,19 @@ def test_pcm_is_decoded_once():
     assert frames.pcm.tolist() == [[-32124, 32124]]
 
 
-def test_pcm_lies_in_the_scratch_where_that_is_large_enough():
-    scratch = np.full(5, 77, np.int16)
-    frames = block([[0x00, 0x80], [0xFF, 0x00]], scratch=scratch)
-    assert frames.pcm.tolist() == [[-32124, 32124], [0, -32124]]
-    assert scratch.tolist() == [-32124, 32124, 0, -32124, 77]
+@pytest.mark.parametrize("spare", [0, 1])
+def test_pcm_lies_in_the_scratch_where_that_is_large_enough(spare):
+    scratch = np.full(6 + spare, 77, np.int16)
+    frames = block([[0x00, 0x80, 0xFF], [0xFF, 0x00, 0x00]], scratch=scratch)
+    assert frames.pcm.tolist() == [[-32124, 32124, 0], [0, -32124, -32124]]
+    assert scratch.tolist() == [-32124, 32124, 0, 0, -32124, -32124, *[77] * spare]
 
 
 def test_pcm_has_its_own_memory_where_the_scratch_is_too_small():
-    scratch = np.full(3, 77, np.int16)
-    frames = block([[0x00, 0x80], [0xFF, 0x00]], scratch=scratch)
-    assert frames.pcm.tolist() == [[-32124, 32124], [0, -32124]]
-    assert scratch.tolist() == [77, 77, 77]
+    scratch = np.full(5, 77, np.int16)
+    frames = block([[0x00, 0x80, 0xFF], [0xFF, 0x00, 0x00]], scratch=scratch)
+    assert frames.pcm.tolist() == [[-32124, 32124, 0], [0, -32124, -32124]]
+    assert scratch.tolist() == [77] * 5
 
 
 def test_bytes_are_those_of_payload_and_of_pcm_once_it_is_there():

@@ -623,17 +623,33 @@ def test_event_from_another_thread_waits_for_the_tick():
         assert sink.all("event") == ["from outside"]
 
 
-def test_event_that_answers_an_event_waits_until_all_have_heard_the_first():
-    class Answering(Recorder):
-        def event(self, heard):
-            super().event(heard)
-            if heard.kind == "question":
-                self.emit(event("answer"))
+class Answering(Recorder):
+    """Answers a question."""
 
+    def event(self, heard):
+        super().event(heard)
+        if heard.kind == "question":
+            self.emit(event("answer"))
+
+
+class ThreadedAnswering(Answering):
+    threaded = True
+
+
+def test_event_that_answers_an_event_waits_until_all_have_heard_the_first():
     first, second = Answering(), Recorder()
     with running({"first": first, "second": second}) as dispatcher:
         dispatcher.emit(event("question"))
         assert first.all("event") == second.all("event") == ["question", "answer"]
+
+
+def test_event_that_answers_an_event_from_a_thread_is_heard_when_the_end_is_near():
+    threaded, inline = ThreadedAnswering(), Recorder()
+    with running({"threaded": threaded, "inline": inline}) as dispatcher:
+        other = threading.Thread(target=dispatcher.emit, args=(event("question"),))
+        other.start()
+        other.join(WAIT_S)
+    assert threaded.all("event") == inline.all("event") == ["question", "answer"]
 
 
 def test_event_before_the_start_is_heard():

@@ -136,20 +136,26 @@ def test_no_packets_do_nothing():
     assert street.counters == {}
 
 
-def test_tick_gives_up_what_reorder_ms_is_over_for():
-    street = Street(0, reorder_ms=50).push(*stream(100, 102)).tick(69.9)
+@pytest.mark.parametrize(("options", "due_ms"), [({}, 80), ({"reorder_ms": 50}, 70)])
+def test_tick_gives_up_what_reorder_ms_is_over_for(options, due_ms):
+    street = Street(0, **options).push(*stream(100, 102)).tick(due_ms - 0.1)
     assert street.frames == [(0, 0, 0, 0)]
     assert street.counters == {"packets": 2, "released": 1, "held": 1}
-    street.tick(70)
+    street.tick(due_ms)
     assert street.frames == [(0, 0, 0, 0), (0, 320, 160, 1)]
     assert street.counters == {"packets": 2, "released": 2, "lost": 1, "silence_samples": 160}
 
 
-def test_gaps_are_believed_up_to_max_gap_s():
-    street = Street(0, max_gap_s=1)
-    street.push(P(sequence=100, timestamp=0), P(sequence=101, timestamp=8160, arrival_ms=20))
-    street.push(P(sequence=102, timestamp=16_321, arrival_ms=60))
-    assert street.frames == [(0, 0, 0, 0), (0, 8160, 8000, 0), (0, 8480, 160, 0)]
+@pytest.mark.parametrize(("options", "most"), [({}, 480_000), ({"max_gap_s": 1}, 8000)])
+def test_gaps_are_believed_up_to_max_gap_s(options, most):
+    street = Street(0, **options)
+    street.push(P(sequence=100, timestamp=0), P(sequence=101, timestamp=160 + most, arrival_ms=20))
+    street.push(P(sequence=102, timestamp=321 + 2 * most, arrival_ms=60))
+    assert street.frames == [
+        (0, 0, 0, 0),
+        (0, 160 + most, most, 0),
+        (0, 320 + most + 160, 160, 0),
+    ]
 
 
 def test_summary_of_a_plain_track():
@@ -381,9 +387,10 @@ def test_reused_row_knows_nothing_of_its_past():
 
 
 def test_rows_far_apart_find_room():
-    street = Street(3, 1000).push(*stream(100, row=1000), *stream(100, row=3))
-    assert sorted(street.frames) == [(3, 0, 0, 0), (1000, 0, 0, 0)]
-    assert street.close(1000).packets == 1
+    rows = (3, 64, 1024)
+    street = Street(*rows).push(*[P(row=row, sequence=100) for row in reversed(rows)])
+    assert sorted(street.frames) == [(row, 0, 0, 0) for row in rows]
+    assert [street.close(row).packets for row in rows] == [1, 1, 1]
 
 
 def test_tracks_that_come_and_go_leave_nothing_behind():

@@ -126,6 +126,13 @@ def test_timestamp_gap_without_a_loss_is_silence():
     assert line.figures == (1, 7840, [], 8160)
 
 
+def test_gap_of_a_single_sample_is_silence():
+    line = Line()
+    line.send(0)
+    assert line.send(161) == (161, 1, 0)
+    assert line.figures == (1, 1, [], 321)
+
+
 def test_lost_packets_leave_their_length_and_are_no_silence():
     line = Line()
     line.send(0)
@@ -191,6 +198,14 @@ def test_gap_is_believed_up_to_max_gap_s(gap, expected):
     line.send(0)
     # it arrives half a second after it was due
     assert line.send(160 + gap, arrival_ms=520) == expected
+
+
+@pytest.mark.parametrize(("timestamp", "position"), [(480_160, 480_160), (480_161, 160)])
+def test_max_gap_s_is_60_unless_told_otherwise(timestamp, position):
+    playout = Playout()
+    play(playout, P(timestamp=0))
+    [[frame]] = play(playout, P(timestamp=timestamp, arrival_ms=20))
+    assert frame.position == position
 
 
 def test_timestamps_go_on_from_the_frame_behind_an_unbelievable_gap():
@@ -546,7 +561,6 @@ def test_frames_of_any_packets_stand_where_the_plain_model_says(releases, first)
         ]
         assert sorted(frames) == sorted(expected)
         for row, model in enumerate(models):
-            assert playout.has_begun[row] == model.has_begun
             assert playout.end[row] == model.end
             assert playout.timestamp_gaps[row] == model.timestamp_gaps
             assert playout.silence_samples[row] == model.silence_samples

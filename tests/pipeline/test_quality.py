@@ -12,9 +12,16 @@ from pipeline.codecs import CLOCK_RATES_HZ
 from pipeline.quality import Statistics, codec_name
 
 
+ROWS = 3
+
+
 def statistics(*packets):
+    """Figures of fresh tracks and these packets."""
     figures = Statistics()
-    push(figures, *packets)
+    for row in range(ROWS):
+        figures.renew(row)
+    if packets:
+        push(figures, *packets)
     return figures
 
 
@@ -33,7 +40,7 @@ def jitter_ms(figures, row=0):
 
 
 def test_nothing_is_known_before_the_first_packet():
-    figures = Statistics()
+    figures = statistics()
     assert jitter_ms(figures) == (0, 0, 0)
     assert (figures.first_arrival_ns[0], figures.last_arrival_ns[0]) == (-1, -1)
     assert figures.by_payload_type(0) == {}
@@ -206,7 +213,6 @@ class ModelTrack:
         self.before = (p.arrival_ms, timestamp)
 
 
-ROWS = 3
 ARRIVAL = st.tuples(
     st.integers(0, ROWS - 1),
     st.one_of(st.just(160), st.integers(-2000, 2000), st.integers(0, 2**32 - 1)),
@@ -218,7 +224,7 @@ ARRIVAL = st.tuples(
 @settings(deadline=None)
 @given(st.lists(st.lists(ARRIVAL, max_size=12), max_size=6), st.integers(0, 2**32 - 1))
 def test_figures_of_any_packets_equal_the_plain_model(batches, first):
-    figures = Statistics()
+    figures = statistics()
     models = [ModelTrack() for _ in range(ROWS)]
     timestamps = [first] * ROWS
     now_ms = 0

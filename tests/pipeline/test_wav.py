@@ -329,13 +329,10 @@ def test_block_may_be_reused_after_the_call(tmp_path):
     with recording(tmp_path, layout="mono", encoding="source") as sink:
         track = make_track()
         sink.open(track)
-        payload = np.full((1, 160), 0x11, np.uint8)
-        position = np.zeros(1, np.int64)
-        block = frame(b"\x11" * 160)
-        block.payload, block.position = payload, position
+        block = frame(b"\x11" * 160).copy()
         sink.write(block)
-        payload[:] = 0xA5
-        position[:] = 0xA5
+        block.payload[:] = 0xA5
+        block.position[:] = 0xA5
         sink.close(track, SUMMARY)
     assert codes(tmp_path / f"{STEM}-a-inbound.wav") == [[0x11] * 160]
 
