@@ -127,7 +127,8 @@ class Statistics(RowState):
     def jitter_packets(self) -> NDArray[np.int64]:
         """(rows,) int64: how many values `jitter_sum_ns` adds up."""
         clocked = self.payload_types[:, _NS_PER_UNIT > 0].sum(axis=1, dtype=np.int64)
-        return clocked - self._uncompared
+        values: NDArray[np.int64] = clocked - self._uncompared
+        return values
 
     def jitter_mean_ns(self, row: int) -> float:
         """Return the mean of the jitter over one track's packets."""

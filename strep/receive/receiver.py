@@ -230,7 +230,7 @@ def _endpoint_text(packed: bytes) -> str:
 
 
 def _packets(batch: PacketBatch, which: NDArray[np.intp] | None, rows: NDArray[np.intp]) -> Packets:
-    """Return the columns of these packets (None: all), the payloads left where they were received."""
+    """Return the columns of these packets (None: all), the payloads left where they are."""
     n = batch.count
     if which is None:
         which = batch.slots[:n]
