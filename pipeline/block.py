@@ -146,8 +146,8 @@ class AudioBlock:
         return self._pcm
 
     def copy(self) -> AudioBlock:
-        """Return a block that owns its arrays and may be kept."""
-        kept = AudioBlock(
+        """Return a block that owns its arrays and may be kept; it decodes anew if it has to."""
+        return AudioBlock(
             codec=self.codec,
             rows=self.rows.copy(),
             position=self.position.copy(),
@@ -156,9 +156,6 @@ class AudioBlock:
             arrival_ns=self.arrival_ns.copy(),
             payload=np.array(self._codes, order="C"),
         )
-        if self._pcm is not None:
-            kept._pcm = self._pcm.copy()
-        return kept
 
 
 @dataclass(frozen=True, slots=True)
@@ -201,7 +198,7 @@ class TrackSummary:
     unknown_payload: int
     """Packets of a payload type that no codec is registered for."""
     timestamp_gaps: int
-    """Silences: timestamp gaps between consecutive sequence numbers."""
+    """Timestamp gaps without loss: silence (DTX, hold), or packets without audio."""
     silence_samples: int
     """Samples in all gaps, of silence and of loss."""
     jitter_last_ms: float

@@ -2,14 +2,14 @@
 
 A sink runs where its `threaded` says: on the receive loop, or in a thread of its own behind a
 queue whose bytes are bounded. A full queue drops blocks, counted per sink; a sink that raises is
-counted, logged once, and switched off when it does nothing else.
+counted, logged once, and switched off when one of its methods does nothing else.
 """
 
 from __future__ import annotations
 
 import logging
 import threading
-from collections import deque
+from collections import Counter, deque
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
@@ -23,6 +23,9 @@ logger = logging.getLogger("pipeline.sinks")
 
 DEFAULT_QUEUE_BYTES = 256 * 2**20
 MAX_ERRORS_IN_A_ROW = 10
+WAKE_BYTES = 4 * 2**20
+"""A sink's thread wakes early for so much audio, while it is still in the cache."""
+MAX_QUEUED_CALLS = 100_000
 TICK_NS = 250_000_000
 
 Results = dict[str, "Mapping[str, Any]"]
@@ -62,10 +65,16 @@ class Dispatcher:
     def start(self) -> None:
         """Prepare all sinks. Raises `SinkError` where one cannot run."""
         self._owner = threading.get_ident()
-        for runner in self.runners:
-            runner.sink.start()
-        for runner in self.runners:
-            runner.start()
+        started: list[InlineRunner] = []
+        try:
+            for runner in self.runners:
+                runner.sink.start()
+                runner.start()
+                started.append(runner)
+        except BaseException:
+            for runner in started:
+                runner.stop()
+            raise
 
     def open(self, track: Track) -> None:
         """Begin a track on all sinks."""
@@ -98,7 +107,7 @@ class Dispatcher:
             for runner in self.runners:
                 runner.call("tick", now_ns)
         for runner in self.runners:
-            runner.wake()
+            runner.wake(now_ns)
 
     def close(self, track: Track, summary: TrackSummary) -> None:
         """End a track on all sinks."""
@@ -172,7 +181,7 @@ class InlineRunner:
         self.frames = 0
         """Frames that the sink has taken."""
         self.errors = 0
-        self._errors_in_a_row = 0
+        self._errors_in_a_row: Counter[str] = Counter()  # by method
         self._skipped_frames = 0
 
     @property
@@ -188,7 +197,7 @@ class InlineRunner:
     def start(self) -> None:
         """Begin to run."""
 
-    def wake(self) -> None:
+    def wake(self, now_ns: int) -> None:
         """Run what is queued."""
 
     def finish(self) -> None:
@@ -223,10 +232,10 @@ class InlineRunner:
             result = getattr(self.sink, method)(*args)
         except Exception:
             self.errors += 1
-            self._errors_in_a_row += 1
+            self._errors_in_a_row[method] += 1
             if self.errors == 1:
                 logger.exception("sink %s raised in %s", self.name, method)
-            if self._errors_in_a_row == MAX_ERRORS_IN_A_ROW and self.is_on:
+            if self._errors_in_a_row[method] == MAX_ERRORS_IN_A_ROW and self.is_on:
                 self.is_on = False
                 logger.error(  # noqa: TRY400 -- the traceback was logged with the first error
                     "sink %s is switched off after %d errors in a row",
@@ -234,7 +243,7 @@ class InlineRunner:
                     MAX_ERRORS_IN_A_ROW,
                 )
             return None
-        self._errors_in_a_row = 0
+        self._errors_in_a_row[method] = 0
         return result
 
 
@@ -249,6 +258,8 @@ class ThreadRunner(InlineRunner):
         super().__init__(name, sink)
         self.max_bytes = queue_bytes
         self._wait_when_full = wait_when_full
+        self._wake_ns = round(sink.wake_ms * 1e6)
+        self._next_wake_ns = 0
         self._queue: deque[Callable[[], object]] = deque()
         self._bytes_in = 0
         self._bytes_out = 0
@@ -272,9 +283,10 @@ class ThreadRunner(InlineRunner):
         """Start the thread."""
         self._thread.start()
 
-    def wake(self) -> None:
-        """Let the thread run what is queued."""
-        if self._queue:
+    def wake(self, now_ns: int) -> None:
+        """Let the thread run what is queued, if it is time or much is."""
+        if self._queue and (now_ns >= self._next_wake_ns or self.queued_bytes > WAKE_BYTES):
+            self._next_wake_ns = now_ns + self._wake_ns
             self._has_work.set()
 
     def finish(self) -> None:
@@ -291,7 +303,9 @@ class ThreadRunner(InlineRunner):
             self._refused_frames += len(block)
             return
         size = block.nbytes
-        while self._wait_when_full and self.queued_bytes > self.max_bytes:
+        while (
+            self._wait_when_full and self.queued_bytes > self.max_bytes and self._thread.is_alive()
+        ):
             self._has_room.clear()
             self._has_work.set()
             self._has_room.wait(0.1)
@@ -302,7 +316,13 @@ class ThreadRunner(InlineRunner):
         self._queue.append(lambda: self._write(block, size))
 
     def call(self, method: str, *args: object) -> None:
-        """Queue a call of a method of the sink."""
+        """Queue a call of a method of the sink.
+
+        What is told to a sink that hangs does not grow without end: ticks and events are left out
+        beyond MAX_QUEUED_CALLS. Tracks are bounded by themselves.
+        """
+        if method in {"tick", "event"} and len(self._queue) > MAX_QUEUED_CALLS:
+            return
         self._queue.append(lambda: self._run(method, *args))
 
     def close(self, closing: _Closing) -> None:

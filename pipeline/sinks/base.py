@@ -37,6 +37,9 @@ class Sink(ABC):
 
     threaded: ClassVar[bool] = True
     """False only for sinks so cheap that they run on the receive loop (microseconds a block)."""
+    wake_ms: ClassVar[float] = 0
+    """How long a threaded sink lets audio gather before it runs; 0 for at every tick. A sink that
+    only writes to disk saves itself and the receive loop most of the waking."""
 
     def emit(self, event: Event) -> None:
         """Send an event to all sinks. Replaced by the dispatcher; a no-op before that."""

@@ -73,6 +73,7 @@ class WavSink(Sink):
     """
 
     threaded: ClassVar[bool] = True
+    wake_ms: ClassVar[float] = 100
 
     def __init__(
         self,

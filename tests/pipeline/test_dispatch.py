@@ -13,7 +13,7 @@ from trackmaker import track
 
 from pipeline.block import AudioBlock, Event, TrackSummary
 from pipeline.codecs import PCMU
-from pipeline.dispatch import Dispatcher
+from pipeline.dispatch import WAKE_BYTES, Dispatcher
 from pipeline.sinks.base import Sink, SinkError
 
 WAIT_S = 30
@@ -196,6 +196,44 @@ def test_threaded_sink_runs_when_a_tick_wakes_it():
     assert sink.all("tick") == [0]
 
 
+class Patient(Gated):
+    """Lets audio gather for 100 ms."""
+
+    wake_ms = 100
+
+    def __init__(self):
+        super().__init__()
+        self.gate.set()
+
+
+def test_sink_that_lets_audio_gather_runs_once_in_wake_ms():
+    sink = Patient()
+    with running({"sink": sink}) as dispatcher:
+        dispatcher.emit(event("first"))
+        dispatcher.tick(SECOND_NS)
+        assert sink.heard.wait(WAIT_S)
+        sink.heard.clear()
+        dispatcher.emit(event("second"))
+        dispatcher.tick(SECOND_NS + 99_000_000)
+        assert not sink.heard.wait(0.1)
+        dispatcher.tick(SECOND_NS + 100_000_000)
+        assert sink.heard.wait(WAIT_S)
+    assert sink.all("event") == ["first", "second"]
+
+
+def test_sink_that_lets_audio_gather_runs_early_for_much_audio():
+    sink = Patient()
+    with running({"sink": sink}) as dispatcher:
+        dispatcher.emit(event("first"))
+        dispatcher.tick(SECOND_NS)
+        assert sink.heard.wait(WAIT_S)
+        sink.heard.clear()
+        dispatcher.write(block(frames=WAKE_BYTES // 100 + 1))
+        dispatcher.emit(event("second"))
+        dispatcher.tick(SECOND_NS + 1)
+        assert sink.heard.wait(WAIT_S)
+
+
 @BOTH_KINDS
 def test_many_blocks_come_in_order_and_are_counted(kind):
     sink = kind()
@@ -224,7 +262,7 @@ def test_time_is_told_four_times_a_second():
     assert ticks_ms == [0, 250, 500, 750, 1000]
 
 
-def test_sink_that_cannot_start_says_so_and_nothing_runs():
+def test_sink_that_cannot_start_says_so_and_nothing_goes_on():
     class Unusable(Recorder):
         def start(self):
             raise SinkError("the folder /recordings cannot be written")
@@ -234,7 +272,7 @@ def test_sink_that_cannot_start_says_so_and_nothing_runs():
     with pytest.raises(SinkError, match="the folder /recordings cannot be written"):
         dispatcher.start()
     dispatcher.stop()
-    assert threaded.threads == set()
+    assert threaded.calls == [("start",), ("stop",)]
 
 
 # Blocks
@@ -314,16 +352,6 @@ def test_queue_is_full_by_bytes_and_exactly_full_is_not_beyond():
         assert (runner.queued_bytes, runner.dropped_frames) == (300, 0)
         dispatcher.write(block(3))
         assert (runner.queued_bytes, runner.dropped_frames) == (300, 1)
-        sink.gate.set()
-
-
-def test_decoded_blocks_count_with_their_samples():
-    sink = Gated()
-    with running({"sink": sink}) as dispatcher:
-        decoded = block()
-        assert decoded.pcm.nbytes == 200
-        dispatcher.write(decoded)
-        assert dispatcher.runners[0].queued_bytes == 300
         sink.gate.set()
 
 
@@ -534,7 +562,7 @@ def test_end_is_told_when_a_sink_raises_or_is_off(kind):
     sinks = {"bad": kind("close", "write"), "good": Answers({"n": 1})}
     with running(sinks, on_closed=closings) as dispatcher:
         dispatcher.close(track(1), SUMMARY)
-        for serial in range(9):
+        for serial in range(10):
             dispatcher.write(block(serial))
         dispatcher.close(track(2), SUMMARY)
     assert not dispatcher.runners[0].is_on
@@ -671,4 +699,33 @@ def test_dispatcher_belongs_to_the_thread_that_starts_it():
     dispatcher.start()
     dispatcher.emit(event("at once"))
     assert sink.all("event") == ["at once"]
+    dispatcher.stop()
+
+
+class StartFails(Recorder):
+    def start(self):
+        raise SinkError("no")
+
+
+def test_sinks_that_did_start_are_stopped_when_another_cannot():
+    first, thread = Recorder(), ThreadedRecorder()
+    dispatcher = Dispatcher({"first": first, "thread": thread, "last": StartFails()})
+    with pytest.raises(SinkError, match=r"^no$"):
+        dispatcher.start()
+    assert first.calls[-1][0] == thread.calls[-1][0] == "stop"
+
+
+class WriteFails(Recorder):
+    def write(self, _):
+        raise RuntimeError("always")
+
+
+def test_a_sink_that_only_ever_fails_to_write_is_switched_off_between_ticks():
+    dispatcher = Dispatcher({"sink": WriteFails()})
+    dispatcher.start()
+    for i in range(12):
+        dispatcher.write(block(i))
+        dispatcher.tick(i * 300_000_000)
+    runner = dispatcher.runners[0]
+    assert (runner.is_on, runner.errors, runner.dropped_frames) == (False, 10, 2 * len(block(0)))
     dispatcher.stop()

@@ -11,7 +11,6 @@ from packetmaker import MS, P, columns
 from pipeline.codecs import CLOCK_RATES_HZ
 from pipeline.quality import Statistics, codec_name
 
-
 ROWS = 3
 
 
