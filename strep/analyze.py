@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.dispatch import Dispatcher
 from pipeline.manifest import track_entry
-from strep.daemon import write_manifests
 from strep.receive.capture import CaptureReader
 from strep.receive.receiver import Receiver
+from strep.sinks import write_manifests
 from strep.wire import PacketBatch
+from strep.wire.batch import LARGE_SLOT_BYTES
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -76,7 +77,7 @@ def analyze(
         reorder_ms=reorder_ms,
         max_gap_s=max_gap_s,
     )
-    batch = PacketBatch()
+    batch = PacketBatch(slot_bytes=LARGE_SLOT_BYTES)
     with CaptureReader(capture) as reader:
         dispatcher.start()
         try:

@@ -21,7 +21,7 @@ from rich.table import Table
 from strep import __version__
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Coroutine, Sequence
+    from collections.abc import Callable, Sequence
 
     from strep.analyze import Report
     from strep.config import Settings
@@ -63,8 +63,9 @@ def _input_errors() -> tuple[type[Exception], ...]:
     from strep.http import HttpError  # noqa: PLC0415
     from strep.receive.capture import CaptureError  # noqa: PLC0415
     from strep.receive.sockets import ListenError  # noqa: PLC0415
+    from strep.workplace import WorkerError  # noqa: PLC0415
 
-    return (CaptureError, ConfigError, DemoError, HttpError, ListenError, SinkError)
+    return (CaptureError, ConfigError, DemoError, HttpError, ListenError, SinkError, WorkerError)
 
 
 def _parser() -> argparse.ArgumentParser:
@@ -126,7 +127,9 @@ def _add_serve(commands: Any) -> None:
         "of one known track: HOST:PORT,call_leg_id=UUID,direction=inbound[,leg=B]",
     )
     settings.add_argument(
-        "--http", metavar="HOST:PORT", help="health and metrics (default 127.0.0.1:8080), or none"
+        "--http",
+        metavar="HOST:PORT",
+        help="health, metrics and open calls (default 127.0.0.1:8080), or none",
     )
     settings.add_argument("--recordings", metavar="DIR", help="default: ./recordings")
     settings.add_argument(
@@ -135,12 +138,18 @@ def _add_serve(commands: Any) -> None:
         metavar="NAME[:key=value,...]",
         help=f"{SINK_HELP} (default: wav and vad), or none",
     )
+    settings.add_argument(
+        "--workers",
+        metavar="N",
+        help="processes that share the calls (default 1), or auto: one for each usable core",
+    )
     for flag, text in {
-        "max-tracks": "tracks open at once (default 16384)",
+        "max-tracks": "tracks open at once in each worker (default 16384)",
         "idle-timeout-s": "close a track that is silent on the wire so long (default 120)",
         "reorder-ms": "how long packets behind a missing one wait for it (default 60)",
         "max-gap-s": "longest silence inserted for one gap (default 60)",
         "tick-ms": "how often packets are drained and released (default 10)",
+        "slot-bytes": "longest datagram that is taken whole (default 576: 60 ms of G.711)",
         "receive-buffer-bytes": "SO_RCVBUF asked for (default 33554432)",
         "log-format": "console, json or auto (default: console on a terminal)",
         "log-level": "debug, info, warning or error (default info)",
@@ -149,8 +158,9 @@ def _add_serve(commands: Any) -> None:
 
 
 _SERVE_FLAGS = (
-    "media", "http", "recordings", "sink", "max_tracks", "idle_timeout_s", "reorder_ms",
-    "max_gap_s", "tick_ms", "receive_buffer_bytes", "log_format", "log_level",
+    "media", "http", "recordings", "sink", "workers", "max_tracks", "idle_timeout_s",
+    "reorder_ms", "max_gap_s", "tick_ms", "slot_bytes", "receive_buffer_bytes", "log_format",
+    "log_level",
 )  # fmt: skip
 
 
@@ -162,12 +172,12 @@ def _serve(arguments: argparse.Namespace) -> None:
     if arguments.check:
         _check(settings)
         return
-    _run_async(daemon.run(settings))
+    sys.exit(daemon.run(settings))
 
 
 def _check(settings: Settings) -> None:
     """Print the effective settings, once the sinks have accepted theirs."""
-    from strep.daemon import make_sinks  # noqa: PLC0415
+    from strep.sinks import make_sinks  # noqa: PLC0415
 
     make_sinks(settings.sinks, settings.recordings)
     sys.stdout.write(settings.as_toml())
@@ -199,7 +209,7 @@ def _add_analyze(commands: Any) -> None:
 def _analyze(arguments: argparse.Namespace) -> None:
     from strep.analyze import analyze  # noqa: PLC0415 -- other commands start without these
     from strep.config import parse_sinks  # noqa: PLC0415
-    from strep.daemon import make_sinks  # noqa: PLC0415
+    from strep.sinks import make_sinks  # noqa: PLC0415
 
     default = ["vad", "wav"] if arguments.out else ["vad"]
     specs = parse_sinks(default if arguments.sink is None else arguments.sink)
@@ -420,13 +430,3 @@ def _progress() -> Progress:
         transient=True,
         disable=not err.is_terminal,
     )
-
-
-def _run_async(work: Coroutine[Any, Any, None]) -> None:
-    """Run on uvloop where there is one."""
-    try:
-        import uvloop  # noqa: PLC0415 -- not everywhere
-    except ImportError:
-        asyncio.run(work)
-    else:
-        uvloop.run(work)

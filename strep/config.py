@@ -29,6 +29,7 @@ from pydantic import (
     BeforeValidator,
     ConfigDict,
     PlainValidator,
+    TypeAdapter,
     ValidationError,
 )
 
@@ -70,6 +71,8 @@ FILE_VARIABLE = "STREP_CONFIG"
 LogFormat = Literal["auto", "console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
+_WORKER_COUNT: TypeAdapter[int] = TypeAdapter(Annotated[int, between(1, 256)])
+
 
 def _as_list(value: object) -> object:
     """Bring what stands for a list into the form of one: `a;b`, or items given one by one."""
@@ -94,6 +97,15 @@ def _as_address_or_none(value: object) -> Address | None:
         raise ValueError(f"{error} nor none") from None
 
 
+def _as_workers(value: object) -> object:
+    if value == "auto":
+        return value
+    try:
+        return _WORKER_COUNT.validate_python(value)
+    except ValidationError as error:
+        raise ValueError(f"{fault(error)[1]} nor auto") from None
+
+
 def _distinct(listeners: tuple[Listener, ...]) -> tuple[Listener, ...]:
     if not listeners:
         raise ValueError("the list is empty, but at least one listener is needed")
@@ -103,6 +115,12 @@ def _distinct(listeners: tuple[Listener, ...]) -> tuple[Listener, ...]:
             raise ValueError(f"{listener.listen} is listed twice")
         seen.add(listener.listen)
     return listeners
+
+
+def _multiple_of_8(number: int) -> int:
+    if number % 8:
+        raise ValueError(f"{number} is not a multiple of 8")
+    return number
 
 
 class Settings(BaseModel):
@@ -119,15 +137,17 @@ class Settings(BaseModel):
     http: Annotated[Address | None, PlainValidator(_as_address_or_none)] = Address(
         "127.0.0.1", 8080
     )
-    """Where health and metrics are served; None (`none`) for nowhere."""
+    """Where health, metrics and calls are served; None (`none`) for nowhere."""
     recordings: Annotated[Path, PlainValidator(as_folder)] = Path("recordings")
     """Folder of all that sinks write; a relative one is meant from the working directory."""
     sinks: Annotated[
         tuple[Annotated[SinkSpec, BeforeValidator(as_sink)], ...], BeforeValidator(_as_sinks)
     ] = (SinkSpec(name="wav"), SinkSpec(name="vad"))
     """What is done with the audio."""
+    workers: Annotated[int | Literal["auto"], PlainValidator(_as_workers)] = 1
+    """Processes that receive, each its share of the calls; `auto` is one for each usable core."""
     max_tracks: Annotated[int, between(1, 262_144)] = 16_384
-    """Tracks open at once; packets that would open one more are dropped and counted."""
+    """Tracks open at once in a worker; packets that would open one more are dropped and counted."""
     idle_timeout_s: Annotated[float, between(0.1, 86_400)] = 120.0
     """A track without packets for so long is closed."""
     reorder_ms: Annotated[int, between(0, 2_000)] = 60
@@ -137,7 +157,9 @@ class Settings(BaseModel):
     tick_ms: Annotated[int, between(1, 100)] = 10
     """How often packets are drained and released."""
     receive_buffer_bytes: Annotated[int, between(65_536, 2**30)] = 32 * 2**20
-    """Size asked for of each socket's receive buffer."""
+    """Size asked for of each socket's receive buffer; each worker has a socket per listener."""
+    slot_bytes: Annotated[int, between(512, 65_528), AfterValidator(_multiple_of_8)] = 576
+    """Longest datagram that is taken whole, a multiple of 8; short slots are faster."""
     log_format: Annotated[LogFormat, one_of(LogFormat)] = "auto"
     """`auto` is console where standard error is a terminal, JSON elsewhere."""
     log_level: Annotated[LogLevel, one_of(LogLevel)] = "info"

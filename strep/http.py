@@ -1,17 +1,16 @@
-"""The daemon's HTTP interface: health and metrics."""
+"""The daemon's HTTP interface: health, metrics and the list of open calls."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from aiohttp import web
 
 from strep.metrics import CONTENT_TYPE
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Mapping
 
-    from strep.metrics import Metrics
     from strep.specs import Address
 
 
@@ -19,17 +18,47 @@ class HttpError(OSError):
     """An address that HTTP cannot be served on, in words for the operator."""
 
 
-def application(metrics: Metrics, health: Callable[[], Mapping[str, object]]) -> web.Application:
-    """Return the application: `GET /healthz` (JSON) and `GET /metrics` (Prometheus)."""
+class Source(Protocol):
+    """Who knows the answers."""
+
+    async def health(self) -> Mapping[str, object]:
+        """Return the document of `/healthz`; its `status` is `down` where nothing receives."""
+        ...
+
+    async def exposition(self) -> bytes:
+        """Return the metrics in Prometheus' text format."""
+        ...
+
+    async def calls(self) -> str:
+        """Return the document of `/v1/calls`, a text of JSON."""
+        ...
+
+
+def application(source: Source) -> web.Application:
+    """Return the application.
+
+    `GET /healthz` (JSON; 503 where nothing receives), `GET /metrics` (Prometheus) and
+    `GET /v1/calls` (JSON).
+    """
 
     async def healthz(_: web.Request) -> web.Response:
-        return web.json_response(health())
+        document = await source.health()
+        return web.json_response(document, status=503 if document["status"] == "down" else 200)
 
-    async def exposition(_: web.Request) -> web.Response:
-        return web.Response(body=metrics.exposition(), headers={"Content-Type": CONTENT_TYPE})
+    async def metrics(_: web.Request) -> web.Response:
+        return web.Response(body=await source.exposition(), headers={"Content-Type": CONTENT_TYPE})
+
+    async def calls(_: web.Request) -> web.Response:
+        return web.Response(text=await source.calls(), content_type="application/json")
 
     app = web.Application()
-    app.add_routes([web.get("/healthz", healthz), web.get("/metrics", exposition)])
+    app.add_routes(
+        [
+            web.get("/healthz", healthz),
+            web.get("/metrics", metrics),
+            web.get("/v1/calls", calls),
+        ]
+    )
     return app
 
 

@@ -13,13 +13,22 @@ from typing import TYPE_CHECKING
 import structlog
 
 if TYPE_CHECKING:
-    from structlog.typing import Processor
+    from structlog.typing import EventDict, Processor, WrappedLogger
 
     from strep.config import LogFormat, LogLevel
 
 
-def configure(log_format: LogFormat = "auto", log_level: LogLevel = "info") -> None:
-    """Set the logging of the whole process up; a further call replaces what the last one set."""
+def configure(
+    log_format: LogFormat = "auto", log_level: LogLevel = "info", **facts: object
+) -> None:
+    """Set the logging of the whole process up; a further call replaces what the last one set.
+
+    `facts` stand in every line.
+    """
+
+    def add_facts(_logger: WrappedLogger, _method: str, event: EventDict) -> EventDict:
+        return {**event, **facts}
+
     terminal = sys.stderr.isatty()
     as_json = log_format == "json" or (log_format == "auto" and not terminal)
     render: list[Processor] = (
@@ -33,6 +42,7 @@ def configure(log_format: LogFormat = "auto", log_level: LogLevel = "info") -> N
         ]
     )
     shared: list[Processor] = [
+        add_facts,
         structlog.contextvars.merge_contextvars,
         structlog.stdlib.add_log_level,
         structlog.stdlib.add_logger_name,

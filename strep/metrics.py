@@ -1,27 +1,28 @@
-"""What the daemon measures, for Prometheus: read from the receiver's own counters at each scrape.
+"""What the daemon measures, for Prometheus: made of its workers' figures at each scrape.
 
 Names carry their unit; docs/operations.md says what each means and what to do about it.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from collections import Counter
+from typing import TYPE_CHECKING, get_args
 
-from prometheus_client import CollectorRegistry, generate_latest
+from prometheus_client import generate_latest
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from strep import __version__
+from strep.figures import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
     from prometheus_client.metrics_core import Metric
 
-    from strep.receive.drain import Drain
-    from strep.receive.receiver import Receiver
+    from strep.figures import Figures, Overview
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -42,81 +43,103 @@ _WAITING = {
 }
 
 
-class _ReceiverCollector(Collector):
-    def __init__(self, receiver: Receiver, drain: Drain) -> None:
-        self._receiver = receiver
-        self._drain = drain
+_OF_PROCESS = (ProcessCollector(registry=None), PlatformCollector(registry=None))
+
+
+def exposition(overview: Overview, kernel_drops: int) -> bytes:
+    """Return the metrics of all workers and of this process in Prometheus' text format."""
+    return generate_latest(_Families(overview, kernel_drops))
+
+
+class _Families(Collector):
+    def __init__(self, overview: Overview, kernel_drops: int) -> None:
+        self._overview = overview
+        self._kernel_drops = kernel_drops
 
     def collect(self) -> Iterator[Metric]:
-        receiver = self._receiver
+        total = self._overview.total
         yield InfoMetricFamily("strep", "The running version", value={"version": __version__})
-        yield CounterMetricFamily(
-            "strep_datagrams_read", "Datagrams read from the sockets", receiver.read
-        )
-        datagrams = CounterMetricFamily(
-            "strep_datagrams", "Datagrams by what became of them", labels=["reason"]
-        )
-        counts = receiver.datagrams
-        counts.pop("on_probation")
-        for reason, count in counts.items():
-            datagrams.add_metric([reason], count)
-        yield datagrams
-        yield CounterMetricFamily(
-            "strep_kernel_drops",
-            "Datagrams that the kernel dropped because the receive buffer was full",
-            self._drain.kernel_drops,
-        )
-        counters = receiver.pipeline.counters().as_dict()
-        for name, text in _PACKETS.items():
-            label = f"strep_packets_{name}" if name not in {"packets", "silence_samples"} else ""
-            yield CounterMetricFamily(label or f"strep_{name}", text, counters[name])
-        for name, text in _WAITING.items():
-            yield GaugeMetricFamily(f"strep_packets_{name}", text, counters[name])
-        yield GaugeMetricFamily("strep_tracks_open", "Open tracks", len(receiver.table))
-        yield CounterMetricFamily("strep_tracks_opened", "Tracks opened", receiver.tracks_opened)
-        closed = CounterMetricFamily("strep_tracks_closed", "Tracks closed", labels=["reason"])
-        for reason, count in receiver.tracks_closed.items():
-            closed.add_metric([reason], count)
-        yield closed
-        yield from self._sinks()
-
-    def _sinks(self) -> Iterator[Metric]:
-        frames = CounterMetricFamily(
-            "strep_sink_frames", "Frames that a sink has taken", labels=["sink"]
-        )
-        dropped = CounterMetricFamily(
-            "strep_sink_dropped_frames",
-            "Frames that a sink missed: its queue was full, or it was switched off",
-            labels=["sink"],
-        )
-        errors = CounterMetricFamily(
-            "strep_sink_errors", "Errors that a sink raised", labels=["sink"]
-        )
-        queued = GaugeMetricFamily(
-            "strep_sink_queue_bytes", "Audio that waits for a sink", labels=["sink"]
-        )
-        is_on = GaugeMetricFamily(
-            "strep_sink_up", "0 where a sink was switched off after errors", labels=["sink"]
-        )
-        for runner in self._receiver.pipeline.dispatcher.runners:
-            label = [runner.name]
-            frames.add_metric(label, runner.frames)
-            dropped.add_metric(label, runner.dropped_frames)
-            errors.add_metric(label, runner.errors)
-            queued.add_metric(label, runner.queued_bytes)
-            is_on.add_metric(label, float(runner.is_on))
-        yield from (frames, dropped, errors, queued, is_on)
+        yield from _workers(self._overview)
+        yield from _datagrams(total, self._kernel_drops)
+        yield from _packets(total)
+        yield from _tracks(total)
+        yield from _sinks(total)
+        for collector in _OF_PROCESS:
+            yield from collector.collect()
 
 
-class Metrics:
-    """The metrics of one receiver and its process."""
+def _workers(overview: Overview) -> Iterator[Metric]:
+    states = Counter(worker.state for worker in overview.workers)
+    workers = GaugeMetricFamily(
+        "strep_workers",
+        "Workers that receive (up), did not answer in time (silent) or are being replaced (down)",
+        labels=["state"],
+    )
+    for state in get_args(State):
+        workers.add_metric([state], states[state])
+    cpu = CounterMetricFamily(
+        "strep_worker_cpu_seconds", "Processor time of each worker", labels=["worker"]
+    )
+    for worker in overview.workers:
+        cpu.add_metric([str(worker.number)], worker.figures.cpu_s)
+    restarts = CounterMetricFamily(
+        "strep_worker_restarts", "Workers that ended and were replaced", overview.restarts
+    )
+    yield from (workers, cpu, restarts)
 
-    def __init__(self, receiver: Receiver, drain: Drain) -> None:
-        self._registry = CollectorRegistry()
-        self._registry.register(_ReceiverCollector(receiver, drain))
-        ProcessCollector(registry=self._registry)
-        PlatformCollector(registry=self._registry)
 
-    def exposition(self) -> bytes:
-        """Return all metrics in Prometheus' text format."""
-        return generate_latest(self._registry)
+def _datagrams(total: Figures, kernel_drops: int) -> Iterator[Metric]:
+    yield CounterMetricFamily(
+        "strep_datagrams_read", "Datagrams read from the sockets", total.datagrams_read
+    )
+    yield _labelled("strep_datagrams", "Datagrams by what became of them", total.datagrams)
+    yield CounterMetricFamily(
+        "strep_kernel_drops",
+        "Datagrams that the kernel dropped because the receive buffer was full",
+        kernel_drops,
+    )
+
+
+def _packets(total: Figures) -> Iterator[Metric]:
+    for name, text in _PACKETS.items():
+        label = f"strep_packets_{name}" if name not in {"packets", "silence_samples"} else ""
+        yield CounterMetricFamily(label or f"strep_{name}", text, total.packets.get(name, 0))
+    for name, text in _WAITING.items():
+        yield GaugeMetricFamily(f"strep_packets_{name}", text, total.waiting.get(name, 0))
+
+
+def _tracks(total: Figures) -> Iterator[Metric]:
+    yield GaugeMetricFamily("strep_tracks_open", "Open tracks", total.tracks_open)
+    yield CounterMetricFamily("strep_tracks_opened", "Tracks opened", total.tracks_opened)
+    yield _labelled("strep_tracks_closed", "Tracks closed", total.tracks_closed)
+
+
+def _sinks(total: Figures) -> Iterator[Metric]:
+    yield _labelled("strep_sink_frames", "Frames that a sink has taken", total.sink_frames, "sink")
+    yield _labelled(
+        "strep_sink_dropped_frames",
+        "Frames that a sink missed: its queue was full, or it was switched off",
+        total.sink_dropped_frames,
+        "sink",
+    )
+    yield _labelled("strep_sink_errors", "Errors that a sink raised", total.sink_errors, "sink")
+    queued = GaugeMetricFamily(
+        "strep_sink_queue_bytes", "Audio that waits for a sink", labels=["sink"]
+    )
+    for sink, size in total.sink_queue_bytes.items():
+        queued.add_metric([sink], size)
+    is_on = GaugeMetricFamily(
+        "strep_sink_up", "0 where a sink was switched off after errors", labels=["sink"]
+    )
+    for sink, count in total.sink_off.items():
+        is_on.add_metric([sink], float(not count))
+    yield from (queued, is_on)
+
+
+def _labelled(
+    name: str, text: str, counts: Mapping[str, int], label: str = "reason"
+) -> CounterMetricFamily:
+    family = CounterMetricFamily(name, text, labels=[label])
+    for value, count in counts.items():
+        family.add_metric([value], count)
+    return family

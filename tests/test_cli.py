@@ -154,6 +154,7 @@ def test_a_folder_that_cannot_be_written_is_said_in_one_line(capsys, capture, tm
         (["--media", "nonsense"], ["--media", "nonsense", "HOST:PORT"]),
         (["--media", "127.0.0.1:70000"], ["70000"]),
         (["--tick-ms", "0"], ["--tick-ms", "0"]),
+        (["--workers", "0"], ["--workers", "0", "auto"]),
         (["--sink", "wavv"], ["wavv"]),
         (["--config", "no-such.toml"], ["no-such.toml"]),
     ],
@@ -191,8 +192,9 @@ def test_check_prints_settings_that_load_again(capsys, tmp_path):
     assert strep(capsys, "serve", "--check", "--config", path) == (0, out, "")
 
 
+@pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("which", ["media", "http"])
-def test_a_port_in_use_is_said_in_one_line(tmp_path, which):
+def test_a_port_in_use_is_said_in_one_line(tmp_path, which, workers):
     kind = socket.SOCK_DGRAM if which == "media" else socket.SOCK_STREAM
     with socket.socket(socket.AF_INET, kind) as taken:
         taken.bind(("127.0.0.1", 0))
@@ -204,7 +206,7 @@ def test_a_port_in_use_is_said_in_one_line(tmp_path, which):
         } | {which: f"127.0.0.1:{taken.getsockname()[1]}"}
         done = subprocess.run(
             [sys.executable, "-m", "strep", "serve", "--media", ports["media"], "--http",
-             ports["http"], "--recordings", tmp_path],
+             ports["http"], "--recordings", tmp_path, "--workers", workers],
             capture_output=True, text=True, check=False, timeout=30,
         )  # fmt: skip
     assert done.returncode == 2

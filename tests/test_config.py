@@ -25,12 +25,14 @@ NOT_AN_ADDRESS = "is not HOST:PORT (such as 0.0.0.0:9000 or [::1]:9000, ports 0 
 DEFAULTS = """\
 http = "127.0.0.1:8080"
 recordings = "recordings"
+workers = 1
 max_tracks = 16384
 idle_timeout_s = 120.0
 reorder_ms = 60
 max_gap_s = 60.0
 tick_ms = 10
 receive_buffer_bytes = 33554432
+slot_bytes = 576
 log_format = "auto"
 log_level = "info"
 
@@ -47,12 +49,14 @@ name = "vad"
 FULL = f"""\
 http = "none"
 recordings = "/var/calls"
+workers = "auto"
 max_tracks = 100
 idle_timeout_s = 12.5
 reorder_ms = 0
 max_gap_s = 10.0
 tick_ms = 5
 receive_buffer_bytes = 65536
+slot_bytes = 1600
 log_format = "json"
 log_level = "debug"
 
@@ -125,11 +129,13 @@ def test_environment_sets_everything():
         "STREP_HTTP": "none",
         "STREP_RECORDINGS": "/var/calls",
         "STREP_SINK": "wav:layout=mono;my.levels:Meter:window_ms=30",
+        "STREP_WORKERS": "4",
         "STREP_MAX_TRACKS": "100",
         "STREP_IDLE_TIMEOUT_S": "12.5",
         "STREP_REORDER_MS": "0",
         "STREP_MAX_GAP_S": "10",
         "STREP_TICK_MS": "5",
+        "STREP_SLOT_BYTES": "1600",
         "STREP_RECEIVE_BUFFER_BYTES": "65536",
         "STREP_LOG_FORMAT": "json",
         "STREP_LOG_LEVEL": "DEBUG",
@@ -150,11 +156,13 @@ def test_environment_sets_everything():
             SinkSpec(name="wav", options={"layout": "mono"}),
             SinkSpec(name="my.levels:Meter", options={"window_ms": "30"}),
         ),
+        workers=4,
         max_tracks=100,
         idle_timeout_s=12.5,
         reorder_ms=0,
         max_gap_s=10.0,
         tick_ms=5,
+        slot_bytes=1600,
         receive_buffer_bytes=65536,
         log_format="json",
         log_level="debug",
@@ -219,10 +227,13 @@ def test_variables_that_others_set_under_our_prefix_are_left_alone():
             (
                 "unknown key 'zzz'; known are http, idle_timeout_s, log_format, log_level, "
                 "max_gap_s, max_tracks, media, receive_buffer_bytes, recordings, reorder_ms, "
-                "sink, tick_ms"
+                "sink, slot_bytes, tick_ms, workers"
             ),
         ),
         ("sinks = []", "unknown key 'sinks'; did you mean sink?"),
+        ("workers = 0", "workers: 0 is not a whole number from 1 to 256 nor auto"),
+        ("workers = true", "workers: True is not a whole number from 1 to 256 nor auto"),
+        ('workers = "all"', "workers: 'all' is not a whole number from 1 to 256 nor auto"),
         ("max_tracks = 0", "max_tracks: 0 is not a whole number from 1 to 262144"),
         ("max_tracks = true", "max_tracks: True is not a whole number from 1 to 262144"),
         ("max_tracks = 1.5", "max_tracks: 1.5 is not a whole number from 1 to 262144"),
@@ -366,6 +377,7 @@ def test_wrong_environment_is_told_in_one_line(tmp_path, monkeypatch, environmen
 @pytest.mark.parametrize(
     ("flags", "message"),
     [
+        ({"slot_bytes": "577"}, "--slot-bytes: 577 is not a multiple of 8"),
         ({"tick_ms": "0"}, "--tick-ms: '0' is not a whole number from 1 to 100"),
         ({"http": "8080"}, f"--http: '8080' {NOT_AN_ADDRESS} nor none"),
         ({"media": ["0.0.0.0:70000"]}, f"--media: '0.0.0.0:70000' {NOT_AN_ADDRESS}"),
@@ -427,14 +439,16 @@ scalars = texts | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) 
         scalars | st.lists(scalars).map(tuple),
     ),
     idle_timeout_s=st.floats(0.1, 86_400),
+    workers=st.integers(1, 256) | st.just("auto"),
 )
 def test_every_configuration_loads_back_equal_from_its_toml(
-    tmp_path_factory, folder, options, idle_timeout_s
+    tmp_path_factory, folder, options, idle_timeout_s, workers
 ):
     settings = Settings(
         recordings=Path(folder),
         sinks=(SinkSpec(name="wav", options=options),),
         idle_timeout_s=idle_timeout_s,
+        workers=workers,
     )
     text = settings.as_toml()
     tomllib.loads(text)

@@ -13,7 +13,9 @@ MODULES = sorted(p for package in ("strep", "pipeline") for p in (ROOT / package
 
 KNOWS_PIPELINE = {
     "strep/receive/receiver.py",  # hands packets on
-    "strep/daemon.py",  # puts everything together, live
+    "strep/worker.py",  # puts everything together, live
+    "strep/calls.py",  # reads the figures of running tracks
+    "strep/sinks.py",  # makes the sinks and writes the manifests
     "strep/analyze.py",  # puts everything together, for a capture
     "strep/cli.py",  # only the sinks' error, to show it
 }

@@ -29,6 +29,13 @@ def lines(capsys) -> list[dict[str, object]]:
     return [json.loads(line) for line in captured.err.splitlines()]
 
 
+def test_facts_stand_in_every_line(capsys):
+    configure("json", "info", worker=3)
+    structlog.get_logger("strep").info("one")
+    logging.getLogger("pipeline.wav").warning("other")
+    assert [line["worker"] for line in lines(capsys)] == [3, 3]
+
+
 def test_json_events_are_one_object_a_line_with_utc_times(capsys):
     configure("json", "info")
     structlog.get_logger("strep.daemon").info("listening", address="0.0.0.0:9000", tracks=3)

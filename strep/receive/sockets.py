@@ -48,9 +48,10 @@ class ReceiveBuffer:
         )
 
 
-def bind(host: str, port: int) -> socket.socket:
+def bind(host: str, port: int, *, reuse_port: bool = False) -> socket.socket:
     """Return a non-blocking UDP socket bound to a numeric address or a name.
 
+    With `reuse_port` it may share the port with sockets that allow it, too (SO_REUSEPORT).
     Raises `ListenError`. An IPv6 socket is bound for IPv6 only.
     """
     try:
@@ -65,6 +66,8 @@ def bind(host: str, port: int) -> socket.socket:
     try:
         if family == socket.AF_INET6:
             sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, 1)
+        if reuse_port:
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEPORT, 1)
         sock.setblocking(False)
         sock.bind(address)
     except OSError as error:

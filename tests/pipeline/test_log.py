@@ -71,6 +71,22 @@ def test_lines_are_added_to_a_file_that_is_there(tmp_path):
     assert path.read_text().startswith('before\n{"time": ')
 
 
+def test_several_processes_write_whole_lines_into_one_file(tmp_path):
+    path = tmp_path / "events.jsonl"
+    logs = [LogSink(path=path) for _ in range(2)]
+    for log in logs:
+        log.start()
+    for burst in range(3):
+        for number, log in enumerate(logs):
+            for _ in range(200):  # more than any buffer of a file holds
+                log.event(Event("speech_started", TRACK, 0, 8000, {"log": number, "burst": burst}))
+    for log in logs:
+        log.tick(0)
+        log.stop()
+    data = [json.loads(line)["data"] for line in path.read_text().splitlines()]
+    assert [entry["log"] for entry in data] == [0] * 600 + [1] * 600
+
+
 def test_without_a_path_lines_go_to_standard_output(capsys):
     log = LogSink()
     log.start()

@@ -247,7 +247,7 @@ def test_batch_of_an_impossible_size_is_refused(capacity, slot_bytes, message):
         PacketBatch(capacity, slot_bytes)
 
 
-def test_batch_holds_1024_datagrams_of_an_ethernet_frame_by_default():
+def test_slots_hold_60_ms_of_g711_with_both_headers_and_all_csrcs_by_default():
     batch = PacketBatch()
-    assert batch.capacity == 1024
-    assert batch.slot_bytes >= 1500
+    assert batch.capacity == 2048
+    assert batch.slot_bytes == 24 + 12 + 15 * 4 + 480

@@ -1,0 +1,91 @@
+"""What workers count, in a form that can be sent as JSON and summed."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any, Literal
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping, Sequence
+
+State = Literal["up", "silent", "down"]
+"""`silent` runs but did not answer in time, `down` has no process that receives."""
+
+
+@dataclass(frozen=True, slots=True)
+class Figures:
+    """The counters and gauges of a worker, or the sum of several."""
+
+    datagrams_read: int = 0
+    datagrams: Mapping[str, int] = field(default_factory=dict)
+    """Datagrams by what became of them; those on probation are in `waiting`."""
+    packets: Mapping[str, int] = field(default_factory=dict)
+    """The pipeline's counters by name."""
+    tracks_opened: int = 0
+    tracks_closed: Mapping[str, int] = field(default_factory=dict)
+    """By reason."""
+    sink_frames: Mapping[str, int] = field(default_factory=dict)
+    """By sink, like all that follow."""
+    sink_dropped_frames: Mapping[str, int] = field(default_factory=dict)
+    sink_errors: Mapping[str, int] = field(default_factory=dict)
+    cpu_s: float = 0.0
+    """Processor time, of the user and the system."""
+
+    tracks_open: int = 0
+    """A gauge, like all that follow."""
+    waiting: Mapping[str, int] = field(default_factory=dict)
+    """Packets that wait: `held` and `on_probation`."""
+    sink_queue_bytes: Mapping[str, int] = field(default_factory=dict)
+    sink_off: Mapping[str, int] = field(default_factory=dict)
+    """In how many workers a sink is switched off."""
+
+    def __add__(self, other: Figures) -> Figures:
+        return Figures(
+            **{
+                each.name: _sum(getattr(self, each.name), getattr(other, each.name))
+                for each in fields(self)
+            }
+        )
+
+    def of_the_dead(self) -> Figures:
+        """Return what stays of these figures when their worker is no more.
+
+        The gauges are gone; tracks that were open count as closed, `worker_died`.
+        """
+        closed = dict(self.tracks_closed)
+        if self.tracks_open:
+            closed["worker_died"] = closed.get("worker_died", 0) + self.tracks_open
+        return replace(
+            self, tracks_closed=closed, tracks_open=0, waiting={}, sink_queue_bytes={}, sink_off={}
+        )
+
+
+def _sum(one: Any, other: Any) -> Any:
+    if isinstance(one, int | float):
+        return one + other
+    return {key: one.get(key, 0) + other.get(key, 0) for key in (*one, *other)}
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerView:
+    """One worker as its parent sees it."""
+
+    number: int
+    pid: int | None
+    state: State
+    figures: Figures
+    """Its own and those of its predecessors: they never go back."""
+
+
+@dataclass(frozen=True, slots=True)
+class Overview:
+    """All workers at one moment."""
+
+    workers: Sequence[WorkerView]
+    restarts: int = 0
+    """How often a worker was replaced."""
+
+    @property
+    def total(self) -> Figures:
+        """The sum of all workers."""
+        return sum((worker.figures for worker in self.workers), Figures())

@@ -1,0 +1,39 @@
+"""The sinks of a command: made from its settings, and what is written when they closed a track."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from pipeline.manifest import add_track
+from pipeline.sinks.load import load
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from pipeline.block import Track, TrackSummary
+    from pipeline.dispatch import Results
+    from pipeline.sinks.base import Sink
+    from strep.specs import SinkSpec
+
+
+def make_sinks(specs: Iterable[SinkSpec], directory: Path) -> dict[str, Sink]:
+    """Make the sinks by name, a second one of a name as `name-2`; raises `SinkError`.
+
+    `directory` is where those write that have an option of that name and were not told.
+    """
+    sinks: dict[str, Sink] = {}
+    for spec in specs:
+        name, copy = spec.name, 1
+        while name in sinks:
+            copy += 1
+            name = f"{spec.name}-{copy}"
+        sinks[name] = load(spec.name, spec.options, {"directory": directory})
+    return sinks
+
+
+def write_manifests(track: Track, summary: TrackSummary, results: Results) -> None:
+    """Add a closed track to the manifest of each recording that it has."""
+    for result in results.values():
+        if "manifest" in result:
+            add_track(Path(result["manifest"]), track, summary, results)

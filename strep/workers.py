@@ -1,0 +1,138 @@
+"""The daemon's workers: one in its own process, or several that it starts, asks and replaces."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from typing import TYPE_CHECKING
+
+import structlog
+
+from strep.figures import Overview, WorkerView
+from strep.nursery import Nursery
+from strep.worker import Worker, main
+from strep.workplace import WorkerError, Workplace
+
+if TYPE_CHECKING:
+    import socket
+    from collections.abc import Sequence
+
+    from strep.config import Settings
+
+logger = structlog.get_logger("strep")
+
+START_WITHIN_S = 30.0
+STOP_WITHIN_S = 60.0
+"""How long workers may take to finish their recordings."""
+GIVE_UP_WITHIN_S = 5.0
+"""The same when not all of them could begin."""
+POLL_S = 1.0
+"""How often figures are asked for: what a killed worker counted since then is missing."""
+
+
+class OneWorker:
+    """The worker of a daemon that has one: no further process."""
+
+    def __init__(self, settings: Settings, sockets: Sequence[socket.socket]) -> None:
+        self._worker = Worker(settings, sockets)
+        self.failed = asyncio.Event()
+        """Never set: this worker fails with the daemon."""
+
+    async def start(self) -> None:
+        """Begin to receive; raises `SinkError`."""
+        self._worker.start()
+
+    async def stop(self) -> bool:
+        """Finish all recordings; True."""
+        self._worker.stop()
+        return True
+
+    async def overview(self) -> Overview:
+        """Return what was counted."""
+        return Overview([WorkerView(0, os.getpid(), "up", self._worker.figures())])
+
+    async def calls(self) -> tuple[list[str], list[int]]:
+        """Return the open calls, see `open_calls`, and the workers that did not answer: none."""
+        return [some async for some in self._worker.calls()], []
+
+
+class ManyWorkers:
+    """Workers in processes of their own; `sockets` has a row for each.
+
+    To be made before the process has threads or an event loop, because it forks the nursery.
+    """
+
+    def __init__(self, settings: Settings, sockets: Sequence[Sequence[socket.socket]]) -> None:
+        def work(number: int, channel: socket.socket) -> int:
+            # the port of a daemon that died is free when the last worker has closed its own
+            for other in range(len(sockets)):
+                if other != number:
+                    for sock in sockets[other]:
+                        sock.close()
+            return main(settings, sockets[number], number, channel)
+
+        self._nursery = Nursery(work)
+        self._places = [Workplace(number, self._nursery) for number in range(len(sockets))]
+        self._tasks: list[asyncio.Task[None]] = []
+        self._keepers: list[asyncio.Task[None]] = []
+        self.failed = asyncio.Event()
+        """Set when no worker could be started any more."""
+
+    async def start(self) -> None:
+        """Start all workers and return when they receive; raises `WorkerError`."""
+        self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._poll())]
+        self._keepers = [asyncio.create_task(place.keep()) for place in self._places]
+        try:
+            async with asyncio.timeout(START_WITHIN_S):
+                await asyncio.gather(*(place.began() for place in self._places))
+        except TimeoutError:
+            await self._stop(GIVE_UP_WITHIN_S)
+            raise WorkerError(f"the workers did not start in {START_WITHIN_S:.0f} s") from None
+        except WorkerError:
+            await self._stop(GIVE_UP_WITHIN_S)
+            raise
+
+    async def stop(self) -> bool:
+        """Let all workers finish their recordings; False where one had to be killed."""
+        return await self._stop(STOP_WITHIN_S)
+
+    async def overview(self) -> Overview:
+        """Return what was counted: the last that is known of workers that do not answer."""
+        await asyncio.gather(*(place.ask_figures() for place in self._places))
+        return Overview(
+            [place.view() for place in self._places],
+            restarts=sum(place.restarts for place in self._places),
+        )
+
+    async def calls(self) -> tuple[list[str], list[int]]:
+        """Return the open calls, see `open_calls`, and the workers that did not answer."""
+        answers = await asyncio.gather(*(place.ask_calls() for place in self._places))
+        return (
+            [some for answer in answers if answer is not None for some in answer],
+            [number for number, answer in enumerate(answers) if answer is None],
+        )
+
+    async def _stop(self, within_s: float) -> bool:
+        for place in self._places:
+            place.stop()
+        _, late = await asyncio.wait(self._keepers, timeout=within_s)
+        if late:
+            for place in self._places:
+                place.kill()
+            await asyncio.wait(late, timeout=1)
+        rest = (*self._tasks, *late)
+        for task in rest:
+            task.cancel()
+        await asyncio.gather(*rest, return_exceptions=True)
+        self._nursery.close()
+        return not late
+
+    async def _poll(self) -> None:
+        while True:
+            await asyncio.sleep(POLL_S)
+            await asyncio.gather(*(place.ask_figures() for place in self._places))
+
+    async def _listen(self) -> None:
+        await self._nursery.listen()
+        logger.error("the process that starts workers has died: the daemon ends")
+        self.failed.set()
