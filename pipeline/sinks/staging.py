@@ -15,8 +15,8 @@ from pipeline.rows import RowState
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-STAGE_SAMPLES = 8192
-"""Room for a run: about a second at 8 kHz."""
+STAGE_SAMPLES = 7680
+"""Room for a run: a little less than a second at 8 kHz, and whole frames of all usual lengths."""
 
 _NO_RUN = -(1 << 62)
 """A start so far back that no frame fits behind it."""
@@ -27,6 +27,7 @@ class Stages(RowState):
 
     fresh = {  # noqa: RUF012 -- the columns' declaration, never changed
         "start": (np.int64, _NO_RUN),
+        "room": (np.int64, STAGE_SAMPLES),
         "fill": (np.int64, 0),
         "law": (np.int8, 0),
         "since_ns": (np.int64, 0),
@@ -34,6 +35,8 @@ class Stages(RowState):
 
     start: NDArray[np.int64]
     """Position of the run's first sample on its track."""
+    room: NDArray[np.int64]
+    """Samples that the run may grow to, at most STAGE_SAMPLES."""
     fill: NDArray[np.int64]
     """Samples in the run."""
     law: NDArray[np.int8]
@@ -62,7 +65,7 @@ class Stages(RowState):
         """
         column = position - self.start.take(rows)
         fits = (column >= 0) & (column <= self.fill.take(rows))
-        fits &= column <= STAGE_SAMPLES - samples
+        fits &= column <= self.room.take(rows) - samples
         if law is not None:
             fits &= self.law.take(rows) == law
         return fits
@@ -90,10 +93,11 @@ class Stages(RowState):
         places = np.ndarray((len(self._codes) - samples + 1,), frame, self._codes, strides=(1,))
         places[rows * STAGE_SAMPLES + column] = codes.view(frame)[:, 0]
 
-    def begin(self, row: int, position: int, law: int) -> None:
+    def begin(self, row: int, position: int, law: int, room: int = STAGE_SAMPLES) -> None:
         """Begin an empty run."""
         self.start[row] = position
         self.fill[row] = 0
+        self.room[row] = room
         self.law[row] = law
 
     def pad(self, row: int, position: int, code: int) -> None:
@@ -108,6 +112,7 @@ class Stages(RowState):
         first, fill = row * STAGE_SAMPLES, int(self.fill[row])
         self.start[row] += fill
         self.fill[row] = 0
+        self.room[row] = STAGE_SAMPLES
         return self._codes[first : first + fill]
 
     def begun_until(self, arrival_ns: int) -> list[int]:

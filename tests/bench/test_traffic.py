@@ -47,7 +47,7 @@ def test_bursts_leave_together_at_their_end():
 
 def test_same_packets_are_lost_for_the_same_seed():
     index, due_ns = planned(Traffic(tracks=2, rate_pps=500, loss=0.3, seed=5), 0, 12)
-    assert index == [0, 1, 2, 4, 5, 8, 9, 10, 11]
+    assert index == [0, 1, 2, 5, 6, 9, 10]
     assert due_ns == [i * 1_000_000 for i in index]
 
 
@@ -57,10 +57,10 @@ def test_lost_share_is_as_told():
 
 
 def test_packet_held_back_comes_after_those_of_the_time_between():
-    traffic = Traffic(tracks=1, rate_pps=1000, reorder=0.2, reorder_ms=2, seed=3)
+    traffic = Traffic(tracks=1, rate_pps=1000, reorder=0.2, reorder_ms=2, seed=1)
     index, due_ns = planned(traffic, 0, 12)
-    assert index == [0, 1, 2, 3, 4, 6, 5, 7, 8, 9, 10, 11]
-    assert due_ns[5:7] == [6_000_000, 7_000_000]
+    assert index == [0, 1, 2, 3, 5, 4, 6, 7, 8, 9, 10, 11]
+    assert due_ns[4:7] == [5_000_000, 6_000_000, 6_000_000]
 
 
 def test_packet_held_back_crosses_into_the_next_slab():
@@ -96,7 +96,7 @@ def test_datagram_is_strep_then_rtp_then_speech():
 def test_sequence_and_timestamp_wrap():
     traffic = Traffic(tracks=1)
     _, datagrams = written(traffic, range(70_000))
-    headers = [RtpHeader.parse(StrepHeader.parse(d)[1])[0] for d in datagrams[:: 65_536]]
+    headers = [RtpHeader.parse(StrepHeader.parse(d)[1])[0] for d in datagrams[::65_536]]
     assert headers[0].sequence == headers[1].sequence
     assert headers[1].timestamp == (headers[0].timestamp + 65_536 * 160) % 2**32
 

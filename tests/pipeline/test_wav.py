@@ -398,15 +398,35 @@ def test_tick_goes_by_each_tracks_first_staged_frame(tmp_path):
         assert names(tmp_path) == [f"20260101T000000Z-{UUID(int=0)}-a-inbound.wav.part"]
 
 
-def test_no_more_than_8192_samples_of_a_track_are_held_back(tmp_path):
+def test_no_more_than_7680_samples_of_a_track_are_held_back(tmp_path):
     part = tmp_path / f"{STEM}-a-inbound.wav.part"
     with recording(tmp_path, layout="mono") as sink:
         sink.open(make_track())
-        for number in range(51):
+        on_disk = []
+        for number in range(200):
             sink.write(frame(LOUD_U * 160, number * 160))
-        assert not part.exists()
-        sink.write(frame(LOUD_U * 160, 51 * 160))
-        assert soundfile.info(part).frames == 51 * 160
+            written = soundfile.info(part).frames if part.exists() else 0
+            assert (number + 1) * 160 - written <= 7680
+            if written and written not in on_disk:
+                on_disk.append(written)
+        first, *later = on_disk
+        assert first <= 7680
+        assert later == [first + 7680 * n for n in range(1, len(later) + 1)]
+
+
+def test_calls_that_begin_together_are_not_written_together(tmp_path):
+    calls = [UUID(int=i) for i in range(100)]
+    with recording(tmp_path, layout="mono") as sink:
+        for row, call in enumerate(calls):
+            sink.open(make_track(row, call=call))
+        begun = []
+        for number in range(50):
+            sink.write(frames(list(range(100)), [number * 160] * 100, [LOUD_U * 160] * 100))
+            begun.append(len(list(tmp_path.iterdir())))
+    # each 20 ms a few more files exist: never more than a tenth of them at once
+    assert begun[0] <= 10
+    assert max(np.diff(begun)) <= 10
+    assert begun[-1] == 100
 
 
 def test_existing_recording_or_manifest_is_never_overwritten(tmp_path):
@@ -530,7 +550,8 @@ def test_recording_that_cannot_be_written_ends_and_the_others_go_on(tmp_path, ca
     assert pcm(results[0]["recording"]) == [LOUD_U_PCM] * 320
     assert results[1]["error"] == "File too large"
     assert results[1]["recording"] == str(tmp_path / f"20260101T000000Z-{long}-a-inbound.wav")
-    flushed = 3 * 51 * 160  # a fourth run of frames passes 50,000 bytes
+    flushed = len(pcm(results[1]["recording"]))
+    assert 50_000 - 2 * 7680 <= 44 + 2 * flushed <= 50_000  # one more run passes 50,000 bytes
     assert pcm(results[1]["recording"]) == [LOUD_U_PCM] * flushed
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     assert "File too large" in caplog.text

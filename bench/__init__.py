@@ -1,0 +1,1 @@
+"""Benchmarks of the receiver, alone and beside others: `python -m bench --help`."""

@@ -1,0 +1,83 @@
+"""The benchmark `latency`: from a packet's arrival in the kernel to a sink, in real time."""
+
+from __future__ import annotations
+
+import json
+from typing import TYPE_CHECKING, Any
+
+from bench import machine, measure, receivers
+from bench.report import SERIES, Benchmark, Context, Report, by_tracks, table
+from bench.traffic import Traffic
+
+if TYPE_CHECKING:
+    from matplotlib.figure import Figure
+    from rich.table import Table
+
+TRACKS = (100, 1000, 4000)
+SECONDS, QUICK_SECONDS = 20.0, 3.0
+PERCENTILES = ("p50_ms", "p99_ms", "max_ms")
+
+
+def run(context: Context) -> Report:
+    seconds = context.seconds or (QUICK_SECONDS if context.quick else SECONDS)
+    report = Report("latency", [], {"seconds": seconds, "sinks": "vad and the probe"})
+    report.notes += machine.shortcomings()
+    runs = {}
+    for number, tracks in enumerate(TRACKS):
+        context.progress(f"{tracks:,} tracks for {seconds:g} s", number / len(TRACKS))
+        try:
+            row, done = _measured(context, tracks, seconds)
+        except (receivers.ReceiverError, measure.LoadError) as error:
+            report.notes.append(f"{tracks:,} tracks: {error}")
+        else:
+            report.rows.append(row)
+            runs[f"{tracks:,} tracks"] = [done]
+    report.notes += measure.notes_on(runs)
+    return report
+
+
+def _measured(context: Context, tracks: int, seconds: float) -> tuple[dict[str, Any], measure.Run]:
+    receiving_core, sending_core = machine.cores()
+    traffic = Traffic(tracks=tracks)
+    source = measure.Source(traffic, core=sending_core)
+    found = context.scratch / f"latency-{tracks}.json"
+    # the probe stands behind the VAD, and does not look at the packets that open the tracks
+    probe = f"bench.probes:LatencySink:path={found},skip_frames={measure.warm_up_packets(traffic)}"
+    with receivers.Daemon(["vad", probe], context.scratch, core=receiving_core) as daemon:
+        measure.warm_up(daemon, source)
+        done = measure.measure(daemon, source, round(traffic.total_pps * seconds))
+    return {"tracks": tracks, **json.loads(found.read_text()), **done.as_dict()}, done
+
+
+def tables(report: Report) -> list[Table]:
+    made = table(
+        "From the kernel to a sink, milliseconds",
+        "tracks",
+        "p50",
+        "p99",
+        "most",
+        "frames",
+        "dropped",
+    )
+    for row in report.rows:
+        made.add_row(
+            f"{row['tracks']:,}",
+            *(f"{row[name]:.2f}" for name in PERCENTILES),
+            f"{row['frames']:,}",
+            f"{row['drops']:,}" if row["drops"] else "none",
+        )
+    return [made]
+
+
+def draw(report: Report, figure: Figure) -> None:
+    figure.set_size_inches(6, 3.4)
+    axes = figure.subplots()
+    tracks = [row["tracks"] for row in report.rows]
+    for name, colour in zip(PERCENTILES, SERIES, strict=False):
+        values = [row[name] for row in report.rows]
+        axes.plot(tracks, values, color=colour, marker="o", markersize=3.5, label=name[:-3])
+    by_tracks(axes, "from the kernel to a sink, milliseconds", tracks, of="tracks in real time")
+    axes.legend(frameon=False)
+
+
+BENCHMARK = Benchmark("latency", "from the kernel to a sink", run, tables, draw)
