@@ -54,6 +54,12 @@ def _run(benchmark: Benchmark, arguments: argparse.Namespace) -> None:
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
         console=err, transient=True,
     )  # fmt: skip
+    if arguments.scratch is not None:
+        try:
+            arguments.scratch.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            err.print(f"bench: cannot use {arguments.scratch}: {error.strerror}", soft_wrap=True)
+            sys.exit(2)
     with TemporaryDirectory(prefix="strep-bench-", dir=arguments.scratch) as scratch, bar:
         task = bar.add_task(benchmark.name, total=1.0)
 
