@@ -45,7 +45,9 @@ class TrackTable:
         """(max_tracks,) int64: how often each row was given out."""
         place_bits = max(8, (8 * max_tracks - 1).bit_length())
         self._shift = np.uint64(64 - place_bits)
-        self._keys = [np.uint64(_odd()) for _ in range(3)]
+        self._keys = [np.uint64(_odd()) for _ in range(2)]
+        # added, so that no key, not even one of all zeros, is mixed to a number that is known
+        self._side_keys = np.array([_odd() for _ in range(4)], np.uint64)
         self._multiplier = np.ones(BUCKETS, np.uint64)
         self._members: dict[int, list[int]] = {}  # rows by bucket
         # places without a row point to one more row, which no key equals
@@ -143,10 +145,10 @@ class TrackTable:
     def _mix(
         self, word0: NDArray[np.uint64], word1: NDArray[np.uint64], side: NDArray[np.uint8]
     ) -> NDArray[np.uint64]:
-        a, b, c = self._keys
+        a, b = self._keys
         mixed = (word0 ^ (word0 >> np.uint64(32))) * a
         mixed += (word1 ^ (word1 >> np.uint64(32))) * b
-        mixed += side * c
+        mixed += self._side_keys.take(side)
         return mixed
 
     def _mixed(self, row: int) -> int:

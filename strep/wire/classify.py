@@ -52,11 +52,9 @@ class DropReason(IntEnum):
     SIP = 11
     OTHER = 12
     """None of the protocols that are known here."""
-    UNKNOWN_LEG = 13
-    """The call leg was not announced (admission `known`)."""
-    TRACKS_FULL = 14
+    TRACKS_FULL = 13
     """A new track beyond `max_tracks`."""
-    STRAY = 15
+    STRAY = 14
     """Another SSRC, or a jump of the sequence, that the next packet did not continue."""
 
     @property

@@ -192,7 +192,7 @@ def test_all_reasons_are_reported_even_where_none_occurred():
     assert Rig().receiver.datagrams == dict.fromkeys(
         (
             "accepted", "short", "truncated", "strep_version", "header_length", "rtp_version",
-            "csrc", "extension", "padding", "rtcp", "t38", "sip", "other", "unknown_leg",
+            "csrc", "extension", "padding", "rtcp", "t38", "sip", "other",
             "tracks_full", "stray", "on_probation",
         ),
         0,

@@ -135,7 +135,8 @@ def test_colliding_keys_are_found_while_others_of_them_come_and_go():
 
 def test_keys_that_cannot_be_told_apart_are_refused_and_harm_nobody():
     table = TrackTable(20)
-    table._keys = [np.uint64(0)] * 3
+    table._keys = [np.uint64(0)] * 2
+    table._side_keys[:] = 0
     other = UUID(int=5)
     assert add(table, CALL) == 0
     assert add(table, other) == NO_ROW
@@ -143,6 +144,15 @@ def test_keys_that_cannot_be_told_apart_are_refused_and_harm_nobody():
     assert (len(table), table.generation[1]) == (1, 0)
     table.remove(0)
     assert add(table, other) == 0
+
+
+def test_a_key_of_all_zeros_finds_a_place_among_many():
+    for _ in range(20):
+        table = TrackTable(4096)
+        for i in range(1, 2000):
+            add(table, UUID(int=i * 2**70 + i))
+        assert add(table, UUID(int=0)) == 1999
+        assert lookup(table, (UUID(int=0), 0)) == [1999]
 
 
 def test_a_table_needs_a_row():
@@ -178,7 +188,8 @@ def test_the_call_legs_there_are_spread_over_the_table(calls_of, seed):
     calls = calls_of(1024)
     table = TrackTable(4096)
     draw = random.Random(seed)
-    table._keys = [np.uint64(draw.getrandbits(64) | 1) for _ in range(3)]
+    table._keys = [np.uint64(draw.getrandbits(64) | 1) for _ in range(2)]
+    table._side_keys[:] = [draw.getrandbits(64) | 1 for _ in range(4)]
     rows = [add(table, call, side) for call in calls for side in range(4)]
     assert rows == list(range(4096))
     assert table.is_full

@@ -41,7 +41,7 @@ def test_denied_datagram_gives_reason_and_sizes(case):
 
 
 def test_every_reason_of_the_wire_has_a_case():
-    of_tracks = {DropReason.UNKNOWN_LEG, DropReason.TRACKS_FULL, DropReason.STRAY}
+    of_tracks = {DropReason.TRACKS_FULL, DropReason.STRAY}
     assert {case.reason for case in CASES} == set(DropReason) - of_tracks
 
 
@@ -115,7 +115,7 @@ def test_labels_are_the_names_in_small_letters():
     assert [kind.label for kind in Kind] == ["strep", "rtp", "rtcp", "t38", "sip", "other"]
     assert [reason.label for reason in DropReason] == [
         "accepted", "short", "truncated", "strep_version", "header_length", "rtp_version", "csrc",
-        "extension", "padding", "rtcp", "t38", "sip", "other", "unknown_leg", "tracks_full",
+        "extension", "padding", "rtcp", "t38", "sip", "other", "tracks_full",
         "stray",
     ]  # fmt: skip
 
