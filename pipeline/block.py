@@ -12,6 +12,8 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from strep_kernel import load
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from uuid import UUID
@@ -51,6 +53,72 @@ class Track:
     """SSRC of the first packet (RFC 3550 section 3); later ones are in the summary."""
 
 
+class Payloads:
+    """Coded frames of one size, where they lie: in a batch, in a pool, or as rows of an array.
+
+    Valid as long as the memory that they lie in.
+    """
+
+    __slots__ = ("_kernel", "_offset", "_slot", "_store", "size")
+
+    def __init__(
+        self,
+        store: NDArray[np.uint8],
+        slot: NDArray[np.intp],
+        offset: NDArray[np.int64],
+        size: int,
+    ) -> None:
+        """Name frame i as `store[slot[i], offset[i] : offset[i] + size]`."""
+        self._store = store
+        self._slot = slot
+        self._offset = offset
+        self.size = size
+        """Bytes of each."""
+        self._kernel = load()
+
+    @classmethod
+    def of(cls, codes: NDArray[np.uint8]) -> Payloads:
+        """Return the rows of an array (n, bytes), C-contiguous, as they are."""
+        return cls(codes, np.arange(len(codes)), np.zeros(len(codes), np.int64), codes.shape[1])
+
+    def __len__(self) -> int:
+        return len(self._slot)
+
+    def codes(self) -> NDArray[np.uint8]:
+        """Return a copy, (n, bytes) uint8, C-contiguous."""
+        if self._kernel is None:
+            return np.array(self._in_place(), order="C")
+        out = np.empty((len(self._slot), self.size), np.uint8)
+        self._kernel.gather(
+            self._kernel.Columns(self._store, self._slot, self._offset, out),
+            *(len(out), self._store.shape[1], self.size),
+        )
+        return out
+
+    def decode(self, codec: Codec, out: NDArray[np.int16]) -> None:
+        """Decode into `out` (n, samples), C-contiguous."""
+        if self._kernel is None:
+            codec.decode(self._in_place(), out)
+        else:
+            self._kernel.decode(
+                self._kernel.Columns(self._store, self._slot, self._offset, codec.table, out),
+                *(len(out), self._store.shape[1], self.size),
+            )
+
+    def _in_place(self) -> NDArray[np.uint8]:
+        """Return the frames as rows of one array, which are a view where that can be."""
+        slot, offset, n = self._slot, self._offset, len(self._slot)
+        if not n:
+            return np.zeros((0, self.size), np.uint8)
+        first, column = int(slot[0]), int(offset[0])
+        if (offset != column).any():
+            return self._store[slot[:, None], offset[:, None] + np.arange(self.size)]
+        wanted = self._store[:, column : column + self.size]
+        if int(slot[-1]) - first == n - 1 and (n < 2 or (np.diff(slot) == 1).all()):
+            return wanted[first : first + n]
+        return wanted.take(slot, axis=0)
+
+
 class AudioBlock:
     """Frames of one codec and one length, one row per track, released together.
 
@@ -59,7 +127,7 @@ class AudioBlock:
     """
 
     __slots__ = (
-        "_codes",
+        "_frames",
         "_payload",
         "_pcm",
         "_scratch",
@@ -80,10 +148,10 @@ class AudioBlock:
         gap_samples: NDArray[np.int64],
         lost: NDArray[np.int64],
         arrival_ns: NDArray[np.int64],
-        payload: NDArray[np.uint8],
+        payload: Payloads | NDArray[np.uint8],
         scratch: NDArray[np.int16] | None = None,
     ) -> None:
-        """Make a block of `payload`, (n, bytes) uint8, whose rows may lie apart in memory.
+        """Make a block of payloads, or of an array of them, (n, bytes) uint8.
 
         `scratch` lends memory for `pcm`, where it is large enough.
         """
@@ -100,9 +168,12 @@ class AudioBlock:
         """(n,) int64: packets that were lost immediately before this frame."""
         self.arrival_ns = arrival_ns
         """(n,) int64: arrival of the frame's packet on the receiver's clock."""
-        self._codes = payload
-        self._scratch = scratch
         self._payload: NDArray[np.uint8] | None = None
+        if not isinstance(payload, Payloads):
+            self._payload = np.ascontiguousarray(payload)
+            payload = Payloads.of(self._payload)
+        self._frames = payload
+        self._scratch = scratch
         self._pcm: NDArray[np.int16] | None = None
 
     def __len__(self) -> int:
@@ -116,18 +187,19 @@ class AudioBlock:
     @property
     def samples(self) -> int:
         """Length of each frame in samples."""
-        return self.codec.samples(self._codes.shape[1])
+        return self.codec.samples(self._frames.size)
 
     @property
     def nbytes(self) -> int:
         """Bytes of audio that the block holds, coded and decoded."""
-        return self._codes.nbytes + (0 if self._pcm is None else self._pcm.nbytes)
+        coded = len(self.rows) * self._frames.size
+        return coded + (0 if self._pcm is None else self._pcm.nbytes)
 
     @property
     def payload(self) -> NDArray[np.uint8]:
         """(n, bytes) uint8, C-contiguous: the codec's codes as they came."""
         if self._payload is None:
-            self._payload = np.ascontiguousarray(self._codes)
+            self._payload = self._frames.codes()
         return self._payload
 
     @property
@@ -141,7 +213,7 @@ class AudioBlock:
                 pcm = np.empty(shape, np.int16)
             else:
                 pcm = self._scratch[:size].reshape(shape)
-            self.codec.decode(self._codes, pcm)
+            self._frames.decode(self.codec, pcm)
             self._pcm = pcm
         return self._pcm
 
@@ -154,7 +226,7 @@ class AudioBlock:
             gap_samples=self.gap_samples.copy(),
             lost=self.lost.copy(),
             arrival_ns=self.arrival_ns.copy(),
-            payload=np.array(self._codes, order="C"),
+            payload=self._frames.codes(),
         )
 
 

@@ -114,6 +114,11 @@ class JitterBank(RowState):
         return self.pool.used - sum(map(len, self._freed))
 
     @property
+    def is_crowded(self) -> bool:
+        """Whether so many packets wait that the next push closes all holes."""
+        return self.pool.used > self.max_held
+
+    @property
     def on_probation(self) -> int:
         """Packets that may begin a new sequence."""
         return len(self._probation)
@@ -133,7 +138,7 @@ class JitterBank(RowState):
         """
         self._free_cells()
         released: list[Released] = []
-        if self.pool.used > self.max_held:
+        if self.is_crowded:
             self._close_holes(np.flatnonzero(self.ahead), released)
         rows = packets.rows
         due = self.next_sequence.take(rows)

@@ -79,7 +79,7 @@ class NoiseFloor(RowState):
 
     def __init__(self, window_ms: float) -> None:
         super().__init__()
-        self._half_ms = window_ms / 2
+        self.half_ms = window_ms / 2
 
     def update(
         self,
@@ -97,5 +97,5 @@ class NoiseFloor(RowState):
             row = rows[over]
             self.lowest_before[row] = lowest[over]
             self.lowest[row] = np.inf
-            self.renewal[row] = end[over] + round(self._half_ms * sample_rate_hz / 1000)
+            self.renewal[row] = end[over] + round(self.half_ms * sample_rate_hz / 1000)
         return floor

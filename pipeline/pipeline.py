@@ -15,6 +15,8 @@ from pipeline.codecs import CODECS
 from pipeline.jitter import JitterBank
 from pipeline.playout import Playout
 from pipeline.quality import Statistics, codec_name
+from pipeline.straight import StraightWay
+from strep_kernel import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -69,6 +71,12 @@ class Pipeline:
         self.statistics = Statistics()
         self._ssrcs: dict[int, list[int]] = {}
         self._scratch = np.zeros(0, np.intp)
+        kernel = load()
+        self._straight = (
+            None
+            if kernel is None
+            else StraightWay(kernel, self.bank, self.statistics, self.playout)
+        )
 
     def open(self, track: Track, *, sequence: int) -> None:
         """Begin a track on its row, before its first packet, of this sequence number."""
@@ -88,6 +96,13 @@ class Pipeline:
         """Take packets of open tracks in order of arrival."""
         if not len(packets):
             return
+        if self._straight is not None and not self.bank.is_crowded:
+            odd, blocks = self._straight.push(packets)
+            for block in blocks:
+                self.dispatcher.write(block)
+            if not len(odd):
+                return
+            packets = packets.take(odd)
         for part in packets.rounds(self._scratch):
             belongs, released = self.bank.push(part)
             self._count_restarts(released)

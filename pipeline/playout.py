@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.block import AudioBlock
+from pipeline.block import AudioBlock, Payloads
 from pipeline.codecs import CODECS, PAYLOAD_TYPES
 from pipeline.rows import RowState
 from pipeline.sequence import distance32
@@ -46,6 +46,7 @@ class Playout(RowState):
         "rate_hz": (np.int64, DEFAULT_RATE_HZ),
         "timestamp_gaps": (np.int64, 0),
         "silence_samples": (np.int64, 0),
+        "needs_care": (np.bool_, False),
     }
     end: NDArray[np.int64]
     """Position of the end of the last audio frame, in samples; 0 before the first."""
@@ -57,6 +58,8 @@ class Playout(RowState):
     """Sample rate of the last frame."""
     timestamp_gaps: NDArray[np.int64]
     silence_samples: NDArray[np.int64]
+    needs_care: NDArray[np.bool_]
+    """Whether something is remembered that the next audio frame must be told."""
 
     def __init__(self, *, max_gap_s: float = 60) -> None:
         super().__init__()
@@ -87,8 +90,9 @@ class Playout(RowState):
         packets = released.packets
         if released.restarted:
             self._restarted.update(packets.rows.tolist())
+            self.needs_care[packets.rows] = True
         for part, lost, kind in _by_kind(packets, released.lost):
-            codec, size = CODECS.get(kind >> 32), kind >> 16 & 0xFFFF
+            codec, size = CODECS.get(kind >> 16), kind & 0xFFFF
             if codec is not None and size:
                 yield self._block(part, codec, size, lost)
             elif lost is not None:
@@ -105,6 +109,8 @@ class Playout(RowState):
         n = len(rows)
         samples = codec.samples(size)
         rate_hz = codec.sample_rate_hz
+        if self._restarted or self._pending_lost:
+            self.needs_care[rows] = False
         position = end = self.end.take(rows)
         due = self.next_timestamp.take(rows)
         no_gap = packets.timestamp == due
@@ -133,7 +139,7 @@ class Playout(RowState):
             gap_samples=gap,
             lost=np.zeros(n, np.int64) if lost is None else lost,
             arrival_ns=packets.arrival_ns,
-            payload=_payloads(packets, size),
+            payload=Payloads(packets.store, packets.slot, packets.offset, size),
             scratch=self._pcm,
         )
 
@@ -181,24 +187,15 @@ class Playout(RowState):
         for row, packets in zip(rows.tolist(), lost.tolist(), strict=True):
             if packets:
                 self._pending_lost[row] = self._pending_lost.get(row, 0) + packets
-
-
-def _payloads(packets: Packets, size: int) -> NDArray[np.uint8]:
-    """Return payloads of equal offset and size, (n, size); where they lie in a row, in place."""
-    first, offset = int(packets.slot[0]), int(packets.offset[0])
-    wanted = packets.store[:, offset : offset + size]
-    n = len(packets)
-    if int(packets.slot[-1]) - first == n - 1 and (n < 2 or (np.diff(packets.slot) == 1).all()):
-        return wanted[first : first + n]
-    return wanted.take(packets.slot, axis=0)
+                self.needs_care[row] = True
 
 
 def _by_kind(
     packets: Packets, lost: NDArray[np.int64] | None
 ) -> Iterator[tuple[Packets, NDArray[np.int64] | None, int]]:
-    """Split into packets of equal codec, payload size and offset, with a number for the three."""
+    """Split into packets of equal codec and payload size, with a number for the two."""
     codec = _CODEC_OF.take(packets.payload_type)
-    kind = (codec << 16 | packets.length) << 16 | packets.offset
+    kind = codec << 16 | packets.length
     if (kind == kind[0]).all():
         yield packets, lost, int(kind[0])
         return

@@ -41,9 +41,9 @@ class Statistics(RowState):
         "jitter_ns": (np.float64, 0.0),
         "jitter_max_ns": (np.float64, 0.0),
         "jitter_sum_ns": (np.float64, 0.0),
-        "_clocked_ns": (np.int64, -1),
-        "_clocked_timestamp": (np.int64, 0),
-        "_uncompared": (np.int64, 0),
+        "clocked_ns": (np.int64, -1),
+        "clocked_timestamp": (np.int64, 0),
+        "uncompared": (np.int64, 0),
     }
     payload_types: NDArray[np.uint32]
     """(rows, 128): packets by payload type."""
@@ -55,10 +55,10 @@ class Statistics(RowState):
     """Interarrival jitter after the last packet."""
     jitter_max_ns: NDArray[np.float64]
     jitter_sum_ns: NDArray[np.float64]
-    _clocked_ns: NDArray[np.int64]
+    clocked_ns: NDArray[np.int64]
     """Arrival and timestamp of the last packet of a known clock; -1 for none to compare with."""
-    _clocked_timestamp: NDArray[np.int64]
-    _uncompared: NDArray[np.int64]
+    clocked_timestamp: NDArray[np.int64]
+    uncompared: NDArray[np.int64]
     """Packets of a known clock that had none to compare with."""
 
     def __init__(self) -> None:
@@ -89,9 +89,15 @@ class Statistics(RowState):
             self._unseen.difference_update(rows.tolist())
         self._update_jitter(packets)
 
+    def counted(self, packets: int) -> None:
+        """Note that the columns were updated by someone else, for so many packets."""
+        self.packets_total += packets
+        if self._unseen:
+            self._unseen = {row for row in self._unseen if self.first_arrival_ns[row] < 0}
+
     def restart(self, rows: NDArray[np.intp]) -> None:
         """Forget what the next packet would be compared with: its clock is another one."""
-        self._clocked_ns[rows] = -1
+        self.clocked_ns[rows] = -1
 
     def _update_jitter(self, packets: Packets) -> None:
         ns_per_unit = _NS_PER_UNIT.take(packets.payload_type)
@@ -101,10 +107,10 @@ class Statistics(RowState):
                 return
             packets, ns_per_unit = packets.take(clocked), ns_per_unit[clocked]
         rows = packets.rows
-        before_ns = self._clocked_ns.take(rows)
-        elapsed = distance32(packets.timestamp, self._clocked_timestamp.take(rows))
-        self._clocked_ns[rows] = packets.arrival_ns
-        self._clocked_timestamp[rows] = packets.timestamp
+        before_ns = self.clocked_ns.take(rows)
+        elapsed = distance32(packets.timestamp, self.clocked_timestamp.take(rows))
+        self.clocked_ns[rows] = packets.arrival_ns
+        self.clocked_timestamp[rows] = packets.timestamp
         difference_ns = elapsed * ns_per_unit
         difference_ns -= packets.arrival_ns - before_ns
         np.abs(difference_ns, out=difference_ns)
@@ -118,7 +124,7 @@ class Statistics(RowState):
             is_first = before_ns < 0
             jitter_ns[is_first] = before[is_first]
             added_ns = np.where(is_first, 0, jitter_ns)
-            self._uncompared[rows[is_first]] += 1
+            self.uncompared[rows[is_first]] += 1
         self.jitter_ns[rows] = jitter_ns
         self.jitter_max_ns[rows] = np.maximum(self.jitter_max_ns.take(rows), jitter_ns)
         self.jitter_sum_ns[rows] = self.jitter_sum_ns.take(rows) + added_ns
@@ -127,13 +133,13 @@ class Statistics(RowState):
     def jitter_packets(self) -> NDArray[np.int64]:
         """(rows,) int64: how many values `jitter_sum_ns` adds up."""
         clocked = self.payload_types[:, _NS_PER_UNIT > 0].sum(axis=1, dtype=np.int64)
-        values: NDArray[np.int64] = clocked - self._uncompared
+        values: NDArray[np.int64] = clocked - self.uncompared
         return values
 
     def jitter_mean_ns(self, row: int) -> float:
         """Return the mean of the jitter over one track's packets."""
         clocked = int(self.payload_types[row, _NS_PER_UNIT > 0].sum())
-        return float(self.jitter_sum_ns[row]) / max(1, clocked - int(self._uncompared[row]))
+        return float(self.jitter_sum_ns[row]) / max(1, clocked - int(self.uncompared[row]))
 
     def by_payload_type(self, row: int) -> dict[int, int]:
         """Return one track's packets by payload type."""

@@ -81,7 +81,7 @@ async def send(
 
 def _flows(batch: PacketBatch, rows: NDArray[np.intp]) -> list[UUID]:
     """Return the call_leg_id of each packet: its own, or that of its flow of plain RTP."""
-    ids = flow_ids(batch.source[rows], batch.destination[rows], batch.rtp("ssrc")[rows])
+    ids = flow_ids(batch.source[rows], batch.destination[rows], batch.ssrc[rows])
     is_strep = batch.kind[rows] == Kind.STREP
     ids[:, is_strep] = batch.call_leg_id[:, rows[is_strep]]
     return [UUID(bytes=octets.tobytes()) for octets in ids.T]

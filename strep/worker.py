@@ -78,10 +78,15 @@ class Worker:
             unix_offset_ns=time.time_ns() - time.monotonic_ns(),
         )
         ports = [
-            Port(open_reader(sock), _binding(listener), PacketBatch(slot_bytes=settings.slot_bytes))
-            for sock, listener in zip(sockets, settings.media, strict=True)
+            Port(open_reader(sock), 0 if bound is None else self.receiver.bind(bound))
+            for sock, bound in zip(sockets, map(_binding, settings.media), strict=True)
         ]
-        self.drain = Drain(self.receiver, ports, tick_ms=settings.tick_ms)
+        self.drain = Drain(
+            self.receiver,
+            ports,
+            tick_ms=settings.tick_ms,
+            batch=PacketBatch(slot_bytes=settings.slot_bytes),
+        )
 
     def start(self) -> None:
         """Begin to receive, on the running event loop."""

@@ -6,11 +6,12 @@ the caller's decision.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from pipeline.rows import RowState
+from strep_kernel import load
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -46,6 +47,9 @@ class Stages(RowState):
 
     def __init__(self) -> None:
         self._codes = np.empty(0, np.uint8)
+        self._kernel = load()
+        self._bound_rows = 0
+        self._columns: Any = None
         super().__init__()
 
     def ensure(self, rows: int) -> None:
@@ -92,6 +96,35 @@ class Stages(RowState):
         frame = np.dtype((np.void, samples))
         places = np.ndarray((len(self._codes) - samples + 1,), frame, self._codes, strides=(1,))
         places[rows * STAGE_SAMPLES + column] = codes.view(frame)[:, 0]
+
+    def put_fitting(
+        self,
+        rows: NDArray[np.intp],
+        position: NDArray[np.int64],
+        arrival_ns: NDArray[np.int64],
+        codes: NDArray[np.uint8],
+        law: int | None,
+    ) -> NDArray[np.intp]:
+        """Put the frames that fit in place; return the indices of the others."""
+        if self._kernel is None:
+            fits = self.fits(rows, position, codes.shape[1], law)
+            if fits.all():
+                self.put(rows, position, arrival_ns, codes)
+                return np.zeros(0, np.intp)
+            self.put(rows[fits], position[fits], arrival_ns[fits], codes[fits])
+            return np.flatnonzero(~fits)
+        if self._bound_rows != self.rows:  # the columns have moved
+            self._bound_rows = self.rows
+            self._columns = self._kernel.Columns(
+                self.start, self.room, self.fill, self.law, self.since_ns, self._codes
+            )
+        misfit = np.empty(len(rows), np.intp)
+        misfits = self._kernel.stage(
+            self._columns,
+            self._kernel.Columns(rows, position, arrival_ns, codes, misfit),
+            *(len(rows), codes.shape[1], STAGE_SAMPLES, -1 if law is None else law),
+        )
+        return misfit[:misfits]
 
     def begin(self, row: int, position: int, law: int, room: int = STAGE_SAMPLES) -> None:
         """Begin an empty run."""

@@ -27,6 +27,7 @@ from pipeline.block import Event
 from pipeline.level import LevelMeter, NoiseFloor
 from pipeline.rows import RowState
 from pipeline.sinks.base import Sink, SinkError
+from strep_kernel import load
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -81,13 +82,16 @@ class VadSink(Sink):
         self._start_ms = start_ms
         self._stop_ms = stop_ms
         self._pad_ms = min(pad_ms, stop_ms / 2)
-        self._margin = np.float32(10 ** (threshold_db / 10))
-        self._minimum = np.float32(10 ** (minimum_dbfs / 10))
+        # margin above the noise floor, and least power
+        self._limits = np.array([10 ** (threshold_db / 10), 10 ** (minimum_dbfs / 10)], np.float32)
         self._max_segments = max_segments
         self._meter = LevelMeter()
         self._floor = NoiseFloor(floor_ms)
         self._activity = _Activity()
         self._speech: dict[int, _Speech] = {}
+        self._kernel = load()
+        self._bound_rows = 0
+        self._state: Any = None
 
     def open(self, track: Track) -> None:
         """Begin a track in silence, whatever its row held before."""
@@ -100,28 +104,15 @@ class VadSink(Sink):
         """Judge one frame of every track in the block."""
         if block.samples < 2:
             return  # too short to be told from silence
-        rows, position, rate_hz = block.rows, block.position, block.sample_rate_hz
-        end = position + block.samples
-        power, emphasised = self._meter.measure(block.pcm)
-        floor = self._floor.update(rows, emphasised, end, rate_hz)
-        is_active = emphasised > np.maximum(floor * self._margin, self._minimum)
-
+        rate_hz = block.sample_rate_hz
         gap = (block.gap_samples > 0).nonzero()[0]
         if len(gap):
-            self._silence(rows[gap], position[gap], rate_hz)
-        active = is_active.nonzero()[0]
-        started = self._activity.sound(
-            rows[active],
-            position[active],
-            end[active],
-            power[active],
-            samples=block.samples,
-            start_samples=_samples(self._start_ms, rate_hz),
-        )
+            self._silence(block.rows[gap], block.position[gap], rate_hz)
+        judge = self._judge_compiled if self._kernel is not None else self._judge
+        started, stopped = judge(block)
         for row in started.tolist():
             self._start_segment(row, rate_hz)
-        silent = (~is_active).nonzero()[0]
-        self._silence(rows[silent], end[silent], rate_hz)
+        self._stop_segments(stopped, rate_hz)
 
     def close(self, track: Track, summary: TrackSummary) -> Mapping[str, Any]:
         """End a track; return its `speech`, `speech_ratio` and `speech_dropped`.
@@ -140,9 +131,58 @@ class VadSink(Sink):
             "speech_dropped": speech.dropped,
         }
 
+    def _judge(self, block: AudioBlock) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Take the frames; return the rows that begin to speak, and those that cease."""
+        rows, position, rate_hz = block.rows, block.position, block.sample_rate_hz
+        end = position + block.samples
+        power, emphasised = self._meter.measure(block.pcm)
+        floor = self._floor.update(rows, emphasised, end, rate_hz)
+        is_active = emphasised > np.maximum(floor * self._limits[0], self._limits[1])
+        active, silent = is_active.nonzero()[0], (~is_active).nonzero()[0]
+        started = self._activity.sound(
+            rows[active],
+            position[active],
+            end[active],
+            power[active],
+            samples=block.samples,
+            start_samples=_samples(self._start_ms, rate_hz),
+        )
+        stopped = self._activity.silence(
+            rows[silent], end[silent], stop_samples=_samples(self._stop_ms, rate_hz)
+        )
+        return started, stopped
+
+    def _judge_compiled(self, block: AudioBlock) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
+        """Do what `_judge` does, in one pass."""
+        kernel: Any = self._kernel
+        activity, floor, rate_hz = self._activity, self._floor, block.sample_rate_hz
+        if self._bound_rows != activity.rows:  # the columns have moved
+            self._bound_rows = activity.rows
+            self._state = kernel.Columns(
+                activity.state, activity.begin, activity.end, activity.energy,
+                activity.active_samples, floor.lowest, floor.lowest_before, floor.renewal,
+                self._limits,
+            )  # fmt: skip
+        changed = np.empty((2, len(block)), np.intp)
+        starts, stops = kernel.judge(
+            self._state,
+            kernel.Columns(block.rows, block.position, block.pcm, *changed),
+            len(block),
+            block.samples,
+            _samples(self._start_ms, rate_hz),
+            _samples(self._stop_ms, rate_hz),
+            _samples(floor.half_ms, rate_hz),
+        )
+        return changed[0, :starts], changed[1, :stops]
+
     def _silence(self, rows: NDArray[np.intp], until: NDArray[np.int64], rate_hz: int) -> None:
-        stopped = self._activity.silence(rows, until, stop_samples=_samples(self._stop_ms, rate_hz))
-        for row in stopped.tolist():
+        stop_samples = _samples(self._stop_ms, rate_hz)
+        self._stop_segments(
+            self._activity.silence(rows, until, stop_samples=stop_samples), rate_hz
+        )
+
+    def _stop_segments(self, rows: NDArray[np.intp], rate_hz: int) -> None:
+        for row in rows.tolist():
             end = int(self._activity.end[row]) + _samples(self._pad_ms, rate_hz)
             self._stop_segment(row, end, rate_hz)
 

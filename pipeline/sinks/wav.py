@@ -192,26 +192,36 @@ class WavSink(Sink):
         arrival_ns: NDArray[np.int64],
         codes: NDArray[np.uint8],
     ) -> None:
-        stages = self._stages
-        samples = codes.shape[1]
-        required_law = None if self._source else law
-        fits = stages.fits(rows, position, samples, required_law)
-        # Room for one frame is made by flushing both channels, so all frames are asked again.
-        while not fits.all():
-            for index in np.flatnonzero(~fits).tolist():
-                fits[index] = self._make_room(
-                    int(rows[index]), int(position[index]), int(arrival_ns[index]), samples, law
+        left = self._put(law, rows, position, arrival_ns, codes)
+        while len(left):
+            has_room = [
+                self._make_room(
+                    int(rows[i]), int(position[i]), int(arrival_ns[i]), codes.shape[1], law
                 )
-            if not fits.all():
-                rows, position, arrival_ns = rows[fits], position[fits], arrival_ns[fits]
-                codes = codes[fits]
-            fits = stages.fits(rows, position, samples, required_law)
+                for i in left.tolist()
+            ]
+            left = left[np.array(has_room)]
+            rows, position, arrival_ns = rows[left], position[left], arrival_ns[left]
+            codes = codes[left]
+            # room for one frame is made by flushing both channels, so all are asked again
+            left = self._put(law, rows, position, arrival_ns, codes)
+
+    def _put(
+        self,
+        law: int,
+        rows: NDArray[np.intp],
+        position: NDArray[np.int64],
+        arrival_ns: NDArray[np.int64],
+        codes: NDArray[np.uint8],
+    ) -> NDArray[np.intp]:
+        """Stage the frames that there is room for; return the indices of the others."""
         if self._source:
-            foreign = stages.law.take(rows) != law
+            foreign = self._stages.law.take(rows) != law
             if foreign.any():
                 codes = codes.copy()
                 codes[foreign] = _TO_OTHER_LAW[law][codes[foreign]]
-        stages.put(rows, position, arrival_ns, codes)
+        required_law = None if self._source else law
+        return self._stages.put_fitting(rows, position, arrival_ns, codes, required_law)
 
     def _make_room(self, row: int, position: int, arrival_ns: int, samples: int, law: int) -> bool:
         """Let the row's stage take a frame that does not fit; False when nothing records it."""

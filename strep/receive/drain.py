@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import asyncio
 import time
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import structlog
@@ -18,10 +18,10 @@ from strep.wire import PacketBatch
 from strep.wire.batch import DEFAULT_CAPACITY
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable
 
     from strep.receive.readers import SocketReader
-    from strep.receive.receiver import Binding, Receiver
+    from strep.receive.receiver import Receiver
 
 logger = structlog.get_logger("strep.receive")
 
@@ -41,18 +41,28 @@ class Port:
     """A socket to drain, and whose plain RTP comes in on it."""
 
     reader: SocketReader
-    binding: Binding | None = None
-    batch: PacketBatch = field(default_factory=PacketBatch)
-    """The reader's own: it sets some of its columns only once."""
+    binding: int = 0
+    """The receiver's number for it, see `Receiver.bind`."""
 
 
 class Drain:
-    """Moves datagrams from the ports into the receiver until stopped; asyncio, one thread."""
+    """Moves datagrams from the ports into the receiver until stopped; asyncio, one thread.
 
-    def __init__(self, receiver: Receiver, ports: Sequence[Port], *, tick_ms: float = 10) -> None:
+    What comes in on several ports goes on together, in batches of `batch`'s capacity.
+    """
+
+    def __init__(
+        self,
+        receiver: Receiver,
+        ports: Iterable[Port],
+        *,
+        tick_ms: float = 10,
+        batch: PacketBatch | None = None,
+    ) -> None:
         self.ports = list(ports)
         self.is_idle = False
         self._receiver = receiver
+        self._batch = PacketBatch() if batch is None else batch
         self._tick_s = tick_ms / 1000
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
@@ -84,26 +94,45 @@ class Drain:
         for port in self.ports:
             port.reader.close()
 
+    def add(self, port: Port) -> None:
+        """Drain one more port from now on."""
+        self.ports.append(port)
+        if self.is_idle and self._loop is not None:
+            self._loop.add_reader(port.reader.sock, self._wake)
+
+    def remove(self, port: Port) -> None:
+        """Take what is left on a port, and close it. Raises ValueError for one it has not."""
+        self.drain()
+        self.ports.remove(port)
+        if self.is_idle and self._loop is not None:
+            self._loop.remove_reader(port.reader.sock)
+        port.reader.close()
+
     def drain(self) -> bool:
         """Read what there is, at most `MAX_BATCHES` a port; True when that left something."""
         # before the first read: all that arrived until now will have been read
         now_ns = time.monotonic_ns()
-        receiver = self._receiver
+        receiver, batch = self._receiver, self._batch
+        batch.clear()
         read = 0
         has_more = False
         for port in self.ports:
-            batch = port.batch
             for _ in range(MAX_BATCHES):
-                count = port.reader.read(batch)
-                if count:
-                    receiver.receive(batch, port.binding)
-                    read += count
-                if count < batch.capacity:
+                start = batch.count
+                room = batch.capacity - start
+                count = port.reader.append(batch)
+                batch.binding[start : start + count] = port.binding
+                read += count
+                if count < room:
                     break
+                # time goes only as far as what was read
+                until_ns = int(batch.arrival_ns[batch.count - 1])
+                receiver.receive(batch)
+                batch.clear()
             else:
                 has_more = True
-                # time goes only as far as what was read
-                now_ns = min(now_ns, int(batch.arrival_ns[batch.count - 1]))
+                now_ns = min(now_ns, until_ns)
+        receiver.receive(batch)
         if read:
             self._last_packet_ns = max(now_ns, self._last_packet_ns)
         self._is_light = read < LIGHT_PACKETS

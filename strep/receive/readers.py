@@ -15,14 +15,17 @@ import sys
 import time
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Any, Protocol
+from weakref import WeakKeyDictionary
 
 import numpy as np
 
 from strep.receive.sockets import SO_TIMESTAMPNS, enable_timestamps, kernel_drops
 from strep.wire.endpoint import V4_MAPPED_PREFIX, Endpoint
+from strep_kernel import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from types import ModuleType
 
     from numpy.typing import NDArray
 
@@ -70,16 +73,13 @@ class MemoryReader:
 
 
 class SocketReader(ABC):
-    """What both readers of a bound, non-blocking UDP socket share.
-
-    A reader sets what is the same for all of its datagrams when it first sees a batch: give each
-    reader a batch of its own.
-    """
+    """What both readers of a bound, non-blocking UDP socket share."""
 
     def __init__(self, sock: socket.socket) -> None:
         self.sock = sock
         host, port = sock.getsockname()[:2]
-        self.local = Endpoint.of(host, port)
+        self.local = np.frombuffer(Endpoint.of(host, port).pack(), np.uint8)
+        """The socket's own address, (24,) uint8 as in `Endpoint`."""
         self.errors = 0
         """Errors of the socket while reading; the network's doing, never fatal."""
 
@@ -88,18 +88,21 @@ class SocketReader(ABC):
         """Datagrams that the kernel dropped because the receive buffer was full."""
         return kernel_drops(self.sock)
 
-    @abstractmethod
     def read(self, batch: PacketBatch) -> int:
         """Fill the batch with what the socket has; see `Reader`."""
+        batch.clear()
+        return self.append(batch)
+
+    @abstractmethod
+    def append(self, batch: PacketBatch) -> int:
+        """Add what the socket has to the batch, which has room; return how many datagrams.
+
+        Fewer than there was room for: the socket is empty.
+        """
 
     def close(self) -> None:
         """Close the socket."""
         self.sock.close()
-
-    def _claim(self, batch: PacketBatch) -> None:
-        """Set what is the same for all datagrams of this socket."""
-        batch.destination[:] = np.frombuffer(self.local.pack(), np.uint8)
-        batch.kept_bytes[:] = batch.slot_bytes
 
 
 class RecvIntoReader(SocketReader):
@@ -108,17 +111,13 @@ class RecvIntoReader(SocketReader):
     def __init__(self, sock: socket.socket) -> None:
         super().__init__(sock)
         self._endpoints: dict[Any, NDArray[np.uint8]] = {}
-        self._filled: PacketBatch | None = None
         # one byte more than a slot has: only so is a truncated datagram told from a full one
         self._spare = memoryview(bytearray(65536))
 
-    def read(self, batch: PacketBatch) -> int:
-        """Fill the batch with what the socket has."""
-        if self._filled is not batch:
-            self._claim(batch)
-            self._filled = batch
+    def append(self, batch: PacketBatch) -> int:
+        """Add what the socket has to the batch."""
         receive, spare, slot_bytes = self.sock.recvfrom_into, self._spare, batch.slot_bytes
-        row = 0
+        start = row = batch.count
         while row < batch.capacity:
             try:
                 length, address = receive(spare)
@@ -133,8 +132,10 @@ class RecvIntoReader(SocketReader):
             batch.arrival_ns[row] = time.monotonic_ns()
             batch.source[row] = self._endpoint(address)
             row += 1
+        batch.destination[start:row] = self.local
+        batch.kept_bytes[start:row] = slot_bytes
         batch.count = row
-        return row
+        return row - start
 
     def _endpoint(self, address: tuple[Any, ...]) -> NDArray[np.uint8]:
         known = self._endpoints.get(address)
@@ -162,6 +163,35 @@ _TIMESTAMP_HEADER = struct.unpack("=q", struct.pack("=ii", socket.SOL_SOCKET, SO
 _SUPPORTED = sys.platform == "linux" and ctypes.sizeof(ctypes.c_void_p) == 8
 
 
+class _Messages:
+    """The headers with which the kernel is asked to fill a batch's slots."""
+
+    def __init__(self, batch: PacketBatch, kernel: ModuleType | None) -> None:
+        n = batch.capacity
+        self.names = np.zeros((n, _NAME_BYTES), np.uint8)
+        self.control = np.zeros((n, _CONTROL_BYTES // 8), np.int64)
+        self._iovecs = np.zeros((n, 2), np.uint64)
+        self.headers = headers = np.zeros(n, _MMSGHDR)
+        index = np.arange(n, dtype=np.uint64)
+        self._iovecs[:, 0] = batch.buffer.ctypes.data + index * np.uint64(batch.slot_bytes)
+        self._iovecs[:, 1] = batch.slot_bytes
+        headers["name"] = self.names.ctypes.data + index * np.uint64(_NAME_BYTES)
+        headers["namelen"] = _NAME_BYTES
+        headers["iov"] = self._iovecs.ctypes.data + index * np.uint64(16)
+        headers["iovlen"] = 1
+        headers["control"] = self.control.ctypes.data + index * np.uint64(_CONTROL_BYTES)
+        headers["controllen"] = _CONTROL_BYTES
+        self.address: int = headers.ctypes.data
+        batch.kept_bytes[:] = batch.slot_bytes
+        self.columns: Any = kernel and kernel.Columns(
+            headers, self.names, self.control, batch.length_bytes, batch.arrival_ns, batch.source,
+            batch.destination,
+        )  # fmt: skip
+
+
+_MESSAGES: WeakKeyDictionary[PacketBatch, _Messages] = WeakKeyDictionary()
+
+
 class RecvmmsgReader(SocketReader):
     """Linux: `recvmmsg` straight into the batch's slots, with arrival times by the kernel.
 
@@ -174,80 +204,73 @@ class RecvmmsgReader(SocketReader):
             raise OSError("recvmmsg needs 64-bit Linux")
         super().__init__(sock)
         self._is_ipv6 = sock.family == socket.AF_INET6
-        self._has_timestamps = enable_timestamps(sock)
+        self._stamp = _TIMESTAMP_HEADER if enable_timestamps(sock) else 0
         self._recvmmsg = ctypes.CDLL(None, use_errno=True).recvmmsg
         self._recvmmsg.argtypes = [
             ctypes.c_int, ctypes.c_void_p, ctypes.c_uint, ctypes.c_int, ctypes.c_void_p,
         ]  # fmt: skip
         self._fd = sock.fileno()
-        self._batch: PacketBatch | None = None
+        self._kernel = load()
+        self._local: Any = self._kernel and self._kernel.Columns(self.local)
 
-    def read(self, batch: PacketBatch) -> int:
-        """Fill the batch with what the socket has, up to its capacity."""
-        if self._batch is not batch:
-            self._prepare(batch)
-        n: int = self._recvmmsg(
-            self._fd, self._headers.ctypes.data, batch.capacity,
-            socket.MSG_DONTWAIT | socket.MSG_TRUNC, None,
-        )  # fmt: skip
-        if n <= 0:
-            batch.count = 0
-            if n < 0 and ctypes.get_errno() not in {errno.EAGAIN, errno.EINTR}:
+    def append(self, batch: PacketBatch) -> int:
+        """Add what the socket has to the batch."""
+        messages = _MESSAGES.get(batch)
+        if messages is None:
+            messages = _MESSAGES[batch] = _Messages(batch, self._kernel)
+        start = batch.count
+        if self._kernel is not None:
+            n = self._kernel.receive(
+                messages.columns, self._local, self._fd, start, batch.capacity, self._stamp
+            )
+        else:
+            n = self._receive(messages, batch, start)
+        if n < 0:
+            if -n not in {errno.EAGAIN, errno.EINTR}:
                 self.errors += 1
             return 0
-        batch.count = n
-        headers = self._headers[:n]
-        batch.length_bytes[:n] = headers["length"]
-        self._fill_arrival(batch, n)
-        self._fill_source(batch, n)
+        batch.count = start + n
+        return n
+
+    def _receive(self, messages: _Messages, batch: PacketBatch, start: int) -> int:
+        """Do what the kernel's `receive` does."""
+        n: int = self._recvmmsg(
+            self._fd, messages.address + start * _MMSGHDR.itemsize, batch.capacity - start,
+            socket.MSG_DONTWAIT | socket.MSG_TRUNC, None,
+        )  # fmt: skip
+        if n < 0:
+            return -ctypes.get_errno()
+        new = slice(start, start + n)
+        headers = messages.headers[new]
+        batch.length_bytes[new] = headers["length"]
+        self._fill_arrival(batch.arrival_ns[new], messages.control[new])
+        self._fill_source(batch.source[new], messages.names[new])
+        batch.destination[new] = self.local
         # the kernel wrote how much it used of these
         headers["namelen"] = _NAME_BYTES
         headers["controllen"] = _CONTROL_BYTES
         return n
 
-    def _prepare(self, batch: PacketBatch) -> None:
-        """Point the message headers at the batch's slots."""
-        n = batch.capacity
-        self._names = np.zeros((n, _NAME_BYTES), np.uint8)
-        self._control = np.zeros((n, _CONTROL_BYTES // 8), np.int64)
-        self._iovecs = np.zeros((n, 2), np.uint64)
-        self._headers = np.zeros(n, _MMSGHDR)
-        index = np.arange(n, dtype=np.uint64)
-        self._iovecs[:, 0] = batch.buffer.ctypes.data + index * np.uint64(batch.slot_bytes)
-        self._iovecs[:, 1] = batch.slot_bytes
-        self._headers["name"] = self._names.ctypes.data + index * np.uint64(_NAME_BYTES)
-        self._headers["namelen"] = _NAME_BYTES
-        self._headers["iov"] = self._iovecs.ctypes.data + index * np.uint64(16)
-        self._headers["iovlen"] = 1
-        self._headers["control"] = self._control.ctypes.data + index * np.uint64(_CONTROL_BYTES)
-        self._headers["controllen"] = _CONTROL_BYTES
-        self._claim(batch)
-        batch.source[:] = 0
-        if not self._is_ipv6:
-            batch.source[:, :12] = np.frombuffer(V4_MAPPED_PREFIX, np.uint8)
-        self._batch = batch
-
-    def _fill_arrival(self, batch: PacketBatch, n: int) -> None:
+    def _fill_arrival(self, arrival_ns: NDArray[np.int64], control: NDArray[np.int64]) -> None:
         now_ns = time.monotonic_ns()
-        control = self._control[:n]
-        if not self._has_timestamps or not (control[:, 1] == _TIMESTAMP_HEADER).all():
-            batch.arrival_ns[:n] = now_ns
+        if not self._stamp or not (control[:, 1] == self._stamp).all():
+            arrival_ns[:] = now_ns
             return
-        arrival_ns = batch.arrival_ns[:n]
         np.multiply(control[:, 2], 1_000_000_000, out=arrival_ns)
         arrival_ns += control[:, 3]
         arrival_ns += now_ns - time.time_ns()
         # never after now: the two clocks were read one after the other
         np.minimum(arrival_ns, now_ns, out=arrival_ns)
 
-    def _fill_source(self, batch: PacketBatch, n: int) -> None:
+    def _fill_source(self, source: NDArray[np.uint8], names: NDArray[np.uint8]) -> None:
         """Turn struct sockaddr_in or sockaddr_in6 into the layout of `Endpoint`."""
-        names, source = self._names, batch.source
         if self._is_ipv6:
-            source[:n, :16] = names[:n, 8:24]
+            source[:, :16] = names[:, 8:24]
         else:
-            source[:n, 12:16] = names[:n, 4:8]
-        source[:n, 16:18] = names[:n, 2:4]
+            source[:, :12] = np.frombuffer(V4_MAPPED_PREFIX, np.uint8)
+            source[:, 12:16] = names[:, 4:8]
+        source[:, 16:18] = names[:, 2:4]
+        source[:, 18:] = 0
 
 
 def open_reader(sock: socket.socket) -> RecvmmsgReader | RecvIntoReader:

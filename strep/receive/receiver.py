@@ -24,7 +24,6 @@ if TYPE_CHECKING:
     from pipeline.dispatch import Dispatcher
     from strep.wire import PacketBatch
 
-_COLUMNS = ("ssrc", "sequence", "timestamp", "payload_type")
 HOUSEKEEPING_NS = 1_000_000_000
 """How often idle tracks are looked for."""
 
@@ -67,6 +66,7 @@ class Receiver:
         self.tracks_opened = 0
         self.tracks_closed: dict[CloseReason, int] = {"idle": 0, "closed": 0, "end": 0}
         self._dropped = np.zeros(len(DropReason), np.int64)
+        self._bindings = _Bindings()
         self._next_housekeeping_ns = 0
 
     @property
@@ -80,8 +80,16 @@ class Receiver:
         counts["on_probation"] = counters.on_probation
         return counts
 
-    def receive(self, batch: PacketBatch, binding: Binding | None = None) -> None:
-        """Take a batch that was just read; `binding` says whose its plain RTP is.
+    def bind(self, binding: Binding) -> int:
+        """Return a number for the binding, for `PacketBatch.binding`."""
+        return self._bindings.add(binding)
+
+    def unbind(self, number: int) -> None:
+        """Take a number back; no batch with it may follow."""
+        self._bindings.remove(number)
+
+    def receive(self, batch: PacketBatch) -> None:
+        """Take a batch that was just read.
 
         Plain RTP without a binding makes a track of each (source, destination, SSRC).
         """
@@ -90,17 +98,16 @@ class Receiver:
             return
         n = batch.count
         which: NDArray[np.intp] | None = None
-        side = batch.buffer[:n, 0] & np.uint8(0b11)
-        leg_id = batch.call_leg_id[:, :n]
+        side, leg_id = batch.side[:n], batch.call_leg_id[:, :n]
         if not batch.parse():
             reason = batch.reason[:n]
             self._dropped += np.bincount(reason, minlength=len(DropReason))
             which = np.flatnonzero(reason == DropReason.ACCEPTED)
             if not len(which):
                 return
-            side, leg_id = side[which], leg_id[:, which]
+            side, leg_id = side[which], leg_id.take(which, axis=1)
             if (batch.kind[which] == Kind.RTP).any():
-                self._name_rtp(batch, which, leg_id, side, binding=binding)
+                self._name_rtp(batch, which, leg_id, side)
         rows = self.table.lookup(leg_id[0], leg_id[1], side)
         if rows.min() == NO_ROW:
             which = np.arange(n) if which is None else which
@@ -172,35 +179,56 @@ class Receiver:
             opened_unix_ns=arrival_ns + self.unix_offset_ns,
             source=_endpoint_text(batch.source[slot].tobytes()),
             destination=_endpoint_text(batch.destination[slot].tobytes()),
-            ssrc=int(batch.rtp("ssrc")[slot]),
+            ssrc=int(batch.ssrc[slot]),
         )
-        self.pipeline.open(track, sequence=int(batch.rtp("sequence")[slot]))
+        self.pipeline.open(track, sequence=int(batch.sequence[slot]))
         self.tracks_opened += 1
 
-    @staticmethod
     def _name_rtp(
+        self,
         batch: PacketBatch,
         which: NDArray[np.intp],
         leg_id: NDArray[np.uint64],
         side: NDArray[np.uint8],
-        *,
-        binding: Binding | None,
     ) -> None:
         """Give plain RTP a call leg: its port's, or one made from where it comes from."""
         at = np.flatnonzero(batch.kind.take(which) == Kind.RTP)
-        if binding is not None:
-            leg_id[:, at] = np.frombuffer(binding.call_leg_id.bytes, np.uint64)[:, None]
-            side[at] = binding.leg << 1 | binding.direction
-            return
         slots = which[at]
-        leg_id[:, at] = flow_ids(
-            batch.source[slots], batch.destination[slots], batch.rtp("ssrc")[slots]
-        )
-        side[at] = 0
+        numbers = batch.binding[slots]
+        leg_id[:, at] = self._bindings.leg_id[:, numbers]
+        side[at] = self._bindings.side[numbers]
+        if not numbers.all():
+            at, slots = at[numbers == 0], slots[numbers == 0]
+            leg_id[:, at] = flow_ids(
+                batch.source[slots], batch.destination[slots], batch.ssrc[slots]
+            )
+
+
+class _Bindings:
+    """The bindings by number, as columns; number 0 is none."""
+
+    def __init__(self) -> None:
+        self.leg_id = np.zeros((2, 1), np.uint64)
+        self.side = np.zeros(1, np.uint8)
+        self._free: list[int] = []
+
+    def add(self, binding: Binding) -> int:
+        if not self._free:
+            size = len(self.side)
+            self.leg_id = np.pad(self.leg_id, ((0, 0), (0, size)))
+            self.side = np.pad(self.side, (0, size))
+            self._free = list(range(2 * size - 1, size - 1, -1))
+        number = self._free.pop()
+        self.leg_id[:, number] = np.frombuffer(binding.call_leg_id.bytes, np.uint64)
+        self.side[number] = binding.leg << 1 | binding.direction
+        return number
+
+    def remove(self, number: int) -> None:
+        self._free.append(number)
 
 
 def flow_ids(
-    source: NDArray[np.uint8], destination: NDArray[np.uint8], ssrc: NDArray[np.uint32]
+    source: NDArray[np.uint8], destination: NDArray[np.uint8], ssrc: NDArray[np.int64]
 ) -> NDArray[np.uint64]:
     """Return a call_leg_id for each flow of plain RTP, (2, n) uint64 in memory order.
 
@@ -231,17 +259,16 @@ def _endpoint_text(packed: bytes) -> str:
 
 def _packets(batch: PacketBatch, which: NDArray[np.intp] | None, rows: NDArray[np.intp]) -> Packets:
     """Return the columns of these packets (None: all), the payloads left where they are."""
-    n = batch.count
+    columns = (
+        batch.ssrc, batch.sequence, batch.timestamp, batch.payload_type, batch.arrival_ns,
+        batch.payload_offset, batch.payload_bytes,
+    )  # fmt: skip
     if which is None:
-        which = batch.slots[:n]
-        offset, length = batch.payload_offset[:n], batch.payload_bytes[:n]
-        columns = [batch.rtp(name) for name in _COLUMNS]
-        arrival_ns = batch.arrival_ns[:n]
+        which = batch.slots[: batch.count]
+        taken = [column[: batch.count] for column in columns]
     else:
-        offset, length = batch.payload_offset.take(which), batch.payload_bytes.take(which)
-        columns = [batch.rtp(name).take(which) for name in _COLUMNS]
-        arrival_ns = batch.arrival_ns.take(which)
-    ssrc, sequence, timestamp, payload_type = (column.astype(np.int64) for column in columns)
+        taken = [column.take(which) for column in columns]
+    ssrc, sequence, timestamp, payload_type, arrival_ns, offset, length = taken
     return Packets(
         rows=rows,
         ssrc=ssrc,
@@ -251,6 +278,6 @@ def _packets(batch: PacketBatch, which: NDArray[np.intp] | None, rows: NDArray[n
         arrival_ns=arrival_ns,
         store=batch.buffer,
         slot=which,
-        offset=offset.astype(np.int64),
-        length=length.astype(np.int64),
+        offset=offset,
+        length=length,
     )

@@ -18,6 +18,8 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from strep_kernel import load
+
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
@@ -45,7 +47,7 @@ class TrackTable:
         """(max_tracks,) int64: how often each row was given out."""
         place_bits = max(8, (8 * max_tracks - 1).bit_length())
         self._shift = np.uint64(64 - place_bits)
-        self._keys = [np.uint64(_odd()) for _ in range(2)]
+        self._keys = np.array([_odd(), _odd()], np.uint64)
         # added, so that no key, not even one of all zeros, is mixed to a number that is known
         self._side_keys = np.array([_odd() for _ in range(4)], np.uint64)
         self._multiplier = np.ones(BUCKETS, np.uint64)
@@ -56,6 +58,12 @@ class TrackTable:
         self._word1 = np.zeros(max_tracks + 1, np.uint64)
         self._side = np.full(max_tracks + 1, _NOBODY, np.uint8)
         self._free = list(range(max_tracks))  # a heap
+        self._kernel = kernel = load()
+        if kernel is not None:
+            self._columns = kernel.Columns(
+                self._multiplier, self._places, self._word0, self._word1, self._side, self._keys,
+                self._side_keys,
+            )  # fmt: skip
 
     def __len__(self) -> int:
         return self.max_tracks - len(self._free)
@@ -69,6 +77,15 @@ class TrackTable:
         self, word0: NDArray[np.uint64], word1: NDArray[np.uint64], side: NDArray[np.uint8]
     ) -> NDArray[np.intp]:
         """Return the row of each key, (n,) intp, `NO_ROW` for those that have none."""
+        if self._kernel is not None:
+            n = len(side)
+            rows = np.empty(n, np.intp)
+            self._kernel.lookup(
+                self._columns,
+                self._kernel.Columns(*map(np.ascontiguousarray, (word0, word1, side)), rows),
+                n, int(self._shift), _BUCKET_SHIFT, BUCKETS,
+            )  # fmt: skip
+            return rows
         rows = self._places.take(self._place(word0, word1, side)).astype(np.intp)
         found = self._side.take(rows) == side
         found &= self._word0.take(rows) == word0

@@ -7,7 +7,7 @@ accepted if it is not, and the fields of the tables in `fields`.
 The ordinary datagram (STREP version 1 with HeaderLen 24 and a bare 12-byte RTP header) is told
 from all others by a few masked comparisons and two of its length, and so is bare RTP without
 STREP. The others are parsed by `_parse_odd`, columnar as well but with one gather per header byte
-that may stand anywhere.
+that may stand anywhere. The compiled kernel, where there is one, does the first two in one pass.
 """
 
 from __future__ import annotations
@@ -20,6 +20,7 @@ import numpy as np
 from strep.wire.classify import DropReason, Kind
 from strep.wire.endpoint import ENDPOINT_BYTES
 from strep.wire.fields import RTP, RTP_BYTES, RTP_WORDS, STREP, STREP_BYTES, STREP_WORDS
+from strep_kernel import load
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -43,6 +44,7 @@ _STREP_MASK, _STREP_ORDINARY = np.uint32(0xFCFF0000), np.uint32(0xC4180000)
 _RTP_MASK, _RTP_ORDINARY = np.uint32(0xFF000000), np.uint32(0x80000000)
 # Payload types 64 to 95: RTCP.
 _RTCP_MASK, _RTCP = np.uint32(0x00600000), np.uint32(0x00400000)
+_NONE = np.zeros(0, np.intp)
 
 
 class PacketBatch:
@@ -78,6 +80,9 @@ class PacketBatch:
         """(capacity, 24) uint8: where each came from, laid out as in `endpoint`."""
         self.destination = np.zeros((capacity, ENDPOINT_BYTES), np.uint8)
         """(capacity, 24) uint8: where each was sent to."""
+        self.binding = np.zeros(capacity, np.int32)
+        """(capacity,) int32: the receiver's number for whose plain RTP a port receives; 0 for
+        nobody's in particular."""
 
         self.kind = np.zeros(capacity, np.uint8)
         """(capacity,) uint8: `Kind`."""
@@ -85,11 +90,18 @@ class PacketBatch:
         """(capacity,) uint8: `DropReason`, 0 where accepted."""
         self.call_leg_id = np.zeros((2, capacity), np.uint64)
         """(2, capacity) uint64: the 16 bytes of the call_leg_id as two words in memory order; of
-        no meaning for plain RTP."""
-        self.payload_offset = np.zeros(capacity, np.int32)
-        """(capacity,) int32: where in its slot the RTP payload begins, if accepted."""
-        self.payload_bytes = np.zeros(capacity, np.int32)
-        """(capacity,) int32: length of the RTP payload without padding, if accepted."""
+        no meaning for plain RTP, like the side."""
+        self.side = np.zeros(capacity, np.uint8)
+        """(capacity,) uint8: leg << 1 | direction."""
+        self.ssrc = np.zeros(capacity, np.int64)
+        """(capacity,) int64, like all fields of the RTP header that follow."""
+        self.sequence = np.zeros(capacity, np.int64)
+        self.timestamp = np.zeros(capacity, np.int64)
+        self.payload_type = np.zeros(capacity, np.int64)
+        self.payload_offset = np.zeros(capacity, np.int64)
+        """(capacity,) int64: where in its slot the RTP payload begins, if accepted."""
+        self.payload_bytes = np.zeros(capacity, np.int64)
+        """(capacity,) int64: length of the RTP payload without padding, if accepted."""
 
         self.slots = np.arange(capacity)
         """(capacity,) int64: 0, 1, 2, ...; the index of every slot."""
@@ -97,6 +109,14 @@ class PacketBatch:
         self._words = np.zeros((_HEADER_WORDS, capacity), np.uint32)
         self._wire_words = self.buffer.view(">u4")[:, :_HEADER_WORDS].T
         self._wire_leg_id = self.buffer.view(np.uint64)[:, 1:3].T
+        self._kernel = kernel = load()
+        if kernel is not None:
+            self._odd = np.zeros(capacity, np.int64)
+            self._columns = kernel.Columns(
+                self.buffer, self.length_bytes, self.kept_bytes, self.kind, self.reason, self.side,
+                self.call_leg_id, self._words, self.payload_offset, self.payload_bytes,
+                self.ssrc, self.sequence, self.timestamp, self.payload_type, self._odd,
+            )  # fmt: skip
         # writing an element through a memoryview costs a third of what it does through an array
         self._views = (
             self.buffer.reshape(-1).data,
@@ -160,10 +180,24 @@ class PacketBatch:
 
         Returns True when every datagram is an ordinary one, and so accepted.
         """
+        if self._kernel is None:
+            plain, odd = self._parse_ordinary()
+        else:
+            plain, odds = self._kernel.parse(
+                self._columns, self.count, self.capacity, self.slot_bytes, Kind.STREP, Kind.RTP
+            )
+            odd = self._odd[:odds]
+        if len(odd):
+            self._parse_odd(odd)
+        return not plain and not len(odd)
+
+    def _parse_ordinary(self) -> tuple[int, NDArray[np.intp]]:
+        """Parse ordinary STREP and bare RTP; return how many the latter are, and what is left."""
         n = self.count
         words = self._words[:, :n]
         np.copyto(words, self._wire_words[:, :n])
         np.copyto(self.call_leg_id[:, :n], self._wire_leg_id[:, :n])
+        np.bitwise_and(self.buffer[:n, 0], 0b11, out=self.side[:n])
         length, kept = self.length_bytes[:n], self.kept_bytes[:n]
         ordinary = _is_bare_rtp(words[STREP_WORDS])
         ordinary &= (words[0] & _STREP_MASK) == _STREP_ORDINARY
@@ -173,16 +207,16 @@ class PacketBatch:
         self.reason[:n] = DropReason.ACCEPTED
         self.payload_offset[:n] = _HEADER_BYTES
         np.subtract(length, _HEADER_BYTES, out=self.payload_bytes[:n])
-        if ordinary.all():
-            return True
-        odd = np.flatnonzero(~ordinary)
-        plain = _is_bare_rtp(words[0, odd])
-        plain &= length[odd] >= RTP_BYTES
-        plain &= length[odd] <= kept[odd]
-        self._take_plain_rtp(odd[plain])
-        if not plain.all():
-            self._parse_odd(odd[~plain])
-        return False
+        plain = odd = _NONE
+        if not ordinary.all():
+            others = np.flatnonzero(~ordinary)
+            is_plain = _is_bare_rtp(words[0, others])
+            is_plain &= length[others] >= RTP_BYTES
+            is_plain &= length[others] <= kept[others]
+            plain, odd = others[is_plain], others[~is_plain]
+            self._take_plain_rtp(plain)
+        self._fill_rtp(slice(0, n))
+        return len(plain), odd
 
     def _take_plain_rtp(self, rows: NDArray[np.intp]) -> None:
         """Fill the columns of bare RTP without STREP."""
@@ -191,6 +225,14 @@ class PacketBatch:
         self.payload_bytes[rows] = self.length_bytes[rows] - RTP_BYTES
         for word in range(RTP_WORDS):
             self._words[STREP_WORDS + word, rows] = self._words[word, rows]
+
+    def _fill_rtp(self, rows: slice | NDArray[np.intp]) -> None:
+        """Fill the columns of the RTP header's fields from its words."""
+        words = self._words[STREP_WORDS:, rows]
+        self.ssrc[rows] = RTP["ssrc"].column(words)
+        self.sequence[rows] = RTP["sequence"].column(words)
+        self.timestamp[rows] = RTP["timestamp"].column(words)
+        self.payload_type[rows] = RTP["payload_type"].column(words)
 
     def _parse_odd(self, rows: NDArray[np.intp]) -> None:  # noqa: PLR0915 -- one list of checks
         """Parse the datagrams that are not ordinary, in the scalar parser's order of checks."""
@@ -249,6 +291,7 @@ class PacketBatch:
         deny(DropReason.SHORT, left < RTP_BYTES)
         for word in range(RTP_WORDS):
             self._words[STREP_WORDS + word, rows] = word32(start + 4 * word)
+        self._fill_rtp(rows)
 
         start = start + RTP_BYTES + 4 * (first & 0xF)
         deny(DropReason.CSRC, start > held)

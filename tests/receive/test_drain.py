@@ -53,10 +53,11 @@ class Rig:
         self.sockets = [bind("127.0.0.1", 0) for _ in bindings or [None]]
         self.addresses = [sock.getsockname() for sock in self.sockets]
         self.ports = [
-            Port(reader(sock), binding, PacketBatch(capacity, 512))
+            Port(reader(sock), self.receiver.bind(binding) if binding else 0)
             for sock, binding in zip(self.sockets, bindings or [None], strict=True)
         ]
-        self.drain = Drain(self.receiver, self.ports, tick_ms=5)
+        batch = PacketBatch(capacity, 512)
+        self.drain = Drain(self.receiver, self.ports, tick_ms=5, batch=batch)
         self.sender = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
 
     def send(self, *datagrams, port=0):
@@ -300,8 +301,8 @@ def test_a_drain_that_never_started_can_be_stopped():
 class FailingOnce(Receiver):
     """A receiver with a defect."""
 
-    def receive(self, batch, binding=None):
-        super().receive(batch, binding)
+    def receive(self, batch):
+        super().receive(batch)
         if self.read == 1:
             raise ZeroDivisionError("a defect")
 
@@ -333,10 +334,3 @@ def test_drops_of_all_ports_are_added_up():
         assert rig.drain.kernel_drops == sum(dropped)
         rig.drain.drain()
         assert rig.receiver.read + rig.drain.kernel_drops == 200
-
-
-def test_each_port_has_a_batch_of_its_own():
-    with closing(bind("127.0.0.1", 0)) as a, closing(bind("127.0.0.1", 0)) as b:
-        first, second = Port(open_reader(a)), Port(open_reader(b))
-        assert first.batch is not second.batch
-        assert first.binding is None

@@ -58,7 +58,11 @@ class Rig:
         for i, datagram in enumerate(datagrams):
             arrival_ns = round((at_ms + 20 * i) * MS)
             self.batch.add(datagram, arrival_ns, source.pack(), destination.pack())
-        self.receiver.receive(self.batch, binding)
+        number = self.receiver.bind(binding) if binding else 0
+        self.batch.binding[: self.batch.count] = number
+        self.receiver.receive(self.batch)
+        if number:
+            self.receiver.unbind(number)
         reasons = [DropReason(r) for r in self.batch.reason[: self.batch.count]]
         self.batch.buffer[:] = STALE
         self.check()

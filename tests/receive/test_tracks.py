@@ -22,6 +22,10 @@ class CrowdedTable(TrackTable):
     They differ in bits that only another multiplier brings into the place.
     """
 
+    def __init__(self, max_tracks):
+        super().__init__(max_tracks)
+        self._kernel = None  # which mixes as the table does
+
     def _mix(self, word0, word1, side):
         eleven = np.uint64(11)
         return (word0 % eleven * eleven + word1 % eleven) * np.uint64(4) + side
@@ -135,7 +139,7 @@ def test_colliding_keys_are_found_while_others_of_them_come_and_go():
 
 def test_keys_that_cannot_be_told_apart_are_refused_and_harm_nobody():
     table = TrackTable(20)
-    table._keys = [np.uint64(0)] * 2
+    table._keys[:] = 0
     table._side_keys[:] = 0
     other = UUID(int=5)
     assert add(table, CALL) == 0
@@ -188,7 +192,7 @@ def test_the_call_legs_there_are_spread_over_the_table(calls_of, seed):
     calls = calls_of(1024)
     table = TrackTable(4096)
     draw = random.Random(seed)
-    table._keys = [np.uint64(draw.getrandbits(64) | 1) for _ in range(2)]
+    table._keys[:] = [draw.getrandbits(64) | 1 for _ in range(2)]
     table._side_keys[:] = [draw.getrandbits(64) | 1 for _ in range(4)]
     rows = [add(table, call, side) for call in calls for side in range(4)]
     assert rows == list(range(4096))

@@ -1,0 +1,35 @@
+from collections.abc import Sequence
+from typing import Any
+
+from numpy.typing import NDArray
+
+class Columns:
+    def __new__(cls, *arrays: NDArray[Any]) -> Columns: ...
+
+def receive(
+    messages: Columns, local: Columns, fd: int, start: int, capacity: int, stamp: int, /
+) -> int: ...
+def parse(
+    batch: Columns, n: int, capacity: int, slot_bytes: int, strep: int, rtp: int, /
+) -> tuple[int, int]: ...
+def lookup(
+    table: Columns, keys: Columns, n: int, shift: int, bucket_shift: int, buckets: int, /
+) -> int: ...
+def advance(
+    state: Columns, packets: Columns, out: Columns, n: int, epoch: int, /
+) -> tuple[Sequence[tuple[int, int, int]], int, int, int]: ...
+def gather(payloads: Columns, n: int, slot_bytes: int, size: int, /) -> None: ...
+def decode(payloads: Columns, n: int, slot_bytes: int, size: int, /) -> None: ...
+def judge(
+    state: Columns,
+    frames: Columns,
+    n: int,
+    samples: int,
+    start_samples: int,
+    stop_samples: int,
+    window_samples: int,
+    /,
+) -> tuple[int, int]: ...
+def stage(
+    stages: Columns, frames: Columns, n: int, samples: int, stage_samples: int, law: int, /
+) -> int: ...
