@@ -112,7 +112,10 @@ class Payloads:
             return np.zeros((0, self.size), np.uint8)
         first, column = int(slot[0]), int(offset[0])
         if (offset != column).any():
-            return self._store[slot[:, None], offset[:, None] + np.arange(self.size)]
+            apart: NDArray[np.uint8] = self._store[
+                slot[:, None], offset[:, None] + np.arange(self.size)
+            ]
+            return apart
         wanted = self._store[:, column : column + self.size]
         if int(slot[-1]) - first == n - 1 and (n < 2 or (np.diff(slot) == 1).all()):
             return wanted[first : first + n]

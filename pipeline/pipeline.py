@@ -128,6 +128,13 @@ class Pipeline:
         self._emit("track_closed", track, {"reason": reason, "packets": summary.packets})
         del self._ssrcs[row]
 
+    def trim(self) -> None:
+        """Give back memory of rows that are not in use any more."""
+        rows = max(self.tracks, default=-1) + 1
+        for state in (self.bank, self.statistics, self.playout):
+            state.trim(rows)
+        self._scratch = self._scratch[: self.bank.rows].copy()
+
     def summary(self, row: int, reason: CloseReason) -> TrackSummary:
         """Return a track's figures as they are now."""
         bank, statistics, playout = self.bank, self.statistics, self.playout

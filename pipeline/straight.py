@@ -39,7 +39,7 @@ class StraightWay:
         self._statistics = statistics
         self._playout = playout
         self._epoch = 0
-        self._rows = 0
+        self._bound = (0, 0, 0)
         self._state: Any = None
         self._pcm = np.zeros(0, np.int16)
         self._out = np.zeros((10, 0), np.int64)
@@ -60,7 +60,9 @@ class StraightWay:
         if len(self._out[0]) < n:
             self._out = np.zeros((10, max(n, 2 * len(self._out[0]))), np.int64)
             self._out_columns = self._kernel.Columns(*self._out)
-        if self._rows != self._bank.rows:
+        now = (self._bank.moves, self._statistics.moves, self._playout.moves)
+        if self._bound != now:
+            self._bound = now
             self._bind()
         self._epoch += 1
         groups, odd, gaps, silence = self._kernel.advance(
@@ -104,7 +106,6 @@ class StraightWay:
     def _bind(self) -> None:
         """Name the columns to the kernel, anew whenever they have moved."""
         bank, statistics, playout = self._bank, self._statistics, self._playout
-        self._rows = bank.rows
         self._state = self._kernel.Columns(
             bank.next_sequence, bank.ssrc, bank.behind, bank.ahead,
             statistics.payload_types, statistics.payload_bytes, statistics.first_arrival_ns,

@@ -1,10 +1,10 @@
 from collections.abc import Sequence
-from typing import Any
+from typing import Any, Self
 
 from numpy.typing import NDArray
 
 class Columns:
-    def __new__(cls, *arrays: NDArray[Any]) -> Columns: ...
+    def __new__(cls, *arrays: NDArray[Any]) -> Self: ...
 
 def receive(
     messages: Columns, local: Columns, fd: int, start: int, capacity: int, stamp: int, /

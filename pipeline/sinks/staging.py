@@ -48,7 +48,7 @@ class Stages(RowState):
     def __init__(self) -> None:
         self._codes = np.empty(0, np.uint8)
         self._kernel = load()
-        self._bound_rows = 0
+        self._bound = 0
         self._columns: Any = None
         super().__init__()
 
@@ -60,61 +60,28 @@ class Stages(RowState):
             codes[: len(self._codes)] = self._codes
             self._codes = codes
 
-    def fits(
-        self, rows: NDArray[np.intp], position: NDArray[np.int64], samples: int, law: int | None
-    ) -> NDArray[np.bool_]:
-        """Tell which frames continue their run or lie within it, and have room there.
-
-        With `law`, the codes of the run must have the same meaning as the frame's.
-        """
-        column = position - self.start.take(rows)
-        fits = (column >= 0) & (column <= self.fill.take(rows))
-        fits &= column <= self.room.take(rows) - samples
-        if law is not None:
-            fits &= self.law.take(rows) == law
-        return fits
-
     def put(
         self,
         rows: NDArray[np.intp],
         position: NDArray[np.int64],
         arrival_ns: NDArray[np.int64],
         codes: NDArray[np.uint8],
-    ) -> None:
-        """Put frames that fit in place.
-
-        `rows` names none twice; `codes` is (n, samples), C-contiguous.
-        """
-        samples = codes.shape[1]
-        column = position - self.start.take(rows)
-        fill = self.fill.take(rows)
-        if not fill.all():
-            empty = np.flatnonzero(fill == 0)
-            self.since_ns[rows[empty]] = arrival_ns[empty]
-        self.fill[rows] = np.maximum(fill, column + samples)
-        # A frame is one item, and items may begin at any byte: one copy each.
-        frame = np.dtype((np.void, samples))
-        places = np.ndarray((len(self._codes) - samples + 1,), frame, self._codes, strides=(1,))
-        places[rows * STAGE_SAMPLES + column] = codes.view(frame)[:, 0]
-
-    def put_fitting(
-        self,
-        rows: NDArray[np.intp],
-        position: NDArray[np.int64],
-        arrival_ns: NDArray[np.int64],
-        codes: NDArray[np.uint8],
-        law: int | None,
+        law: int | None = None,
     ) -> NDArray[np.intp]:
-        """Put the frames that fit in place; return the indices of the others."""
+        """Put in place the frames that continue their run or lie within it, and have room there.
+
+        `rows` names none twice; `codes` is (n, samples), C-contiguous. With `law`, the codes of the
+        run must have the same meaning as the frame's. Returns the indices of the other frames.
+        """
         if self._kernel is None:
-            fits = self.fits(rows, position, codes.shape[1], law)
+            fits = self._fits(rows, position, codes.shape[1], law)
             if fits.all():
-                self.put(rows, position, arrival_ns, codes)
+                self._put(rows, position, arrival_ns, codes)
                 return np.zeros(0, np.intp)
-            self.put(rows[fits], position[fits], arrival_ns[fits], codes[fits])
+            self._put(rows[fits], position[fits], arrival_ns[fits], codes[fits])
             return np.flatnonzero(~fits)
-        if self._bound_rows != self.rows:  # the columns have moved
-            self._bound_rows = self.rows
+        if self._bound != self.moves:  # the columns have moved
+            self._bound = self.moves
             self._columns = self._kernel.Columns(
                 self.start, self.room, self.fill, self.law, self.since_ns, self._codes
             )
@@ -151,3 +118,34 @@ class Stages(RowState):
     def begun_until(self, arrival_ns: int) -> list[int]:
         """Return the rows with a run that began then or earlier."""
         return np.flatnonzero((self.fill > 0) & (self.since_ns <= arrival_ns)).tolist()
+
+    def _fits(
+        self, rows: NDArray[np.intp], position: NDArray[np.int64], samples: int, law: int | None
+    ) -> NDArray[np.bool_]:
+        """Tell which frames `put` takes."""
+        column = position - self.start.take(rows)
+        fits = (column >= 0) & (column <= self.fill.take(rows))
+        fits &= column <= self.room.take(rows) - samples
+        if law is not None:
+            fits &= self.law.take(rows) == law
+        return fits
+
+    def _put(
+        self,
+        rows: NDArray[np.intp],
+        position: NDArray[np.int64],
+        arrival_ns: NDArray[np.int64],
+        codes: NDArray[np.uint8],
+    ) -> None:
+        """Put frames that fit in place."""
+        samples = codes.shape[1]
+        column = position - self.start.take(rows)
+        fill = self.fill.take(rows)
+        if not fill.all():
+            empty = np.flatnonzero(fill == 0)
+            self.since_ns[rows[empty]] = arrival_ns[empty]
+        self.fill[rows] = np.maximum(fill, column + samples)
+        # A frame is one item, and items may begin at any byte: one copy each.
+        frame = np.dtype((np.void, samples))
+        places = np.ndarray((len(self._codes) - samples + 1,), frame, self._codes, strides=(1,))
+        places[rows * STAGE_SAMPLES + column] = codes.view(frame)[:, 0]

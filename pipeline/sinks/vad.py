@@ -90,7 +90,7 @@ class VadSink(Sink):
         self._activity = _Activity()
         self._speech: dict[int, _Speech] = {}
         self._kernel = load()
-        self._bound_rows = 0
+        self._bound = (0, 0)
         self._state: Any = None
 
     def open(self, track: Track) -> None:
@@ -125,6 +125,9 @@ class VadSink(Sink):
         if self._activity.state[row] >= SPEAKING:
             self._stop_segment(row, duration, summary.sample_rate_hz)
         speech = self._speech.pop(row)
+        if not self._speech:
+            self._activity.trim(0)
+            self._floor.trim(0)
         return {
             "speech": speech.segments,
             "speech_ratio": speech.samples / duration if duration else 0.0,
@@ -156,8 +159,9 @@ class VadSink(Sink):
         """Do what `_judge` does, in one pass."""
         kernel: Any = self._kernel
         activity, floor, rate_hz = self._activity, self._floor, block.sample_rate_hz
-        if self._bound_rows != activity.rows:  # the columns have moved
-            self._bound_rows = activity.rows
+        now = (activity.moves, floor.moves)
+        if self._bound != now:  # the columns have moved
+            self._bound = now
             self._state = kernel.Columns(
                 activity.state, activity.begin, activity.end, activity.energy,
                 activity.active_samples, floor.lowest, floor.lowest_before, floor.renewal,
@@ -177,9 +181,7 @@ class VadSink(Sink):
 
     def _silence(self, rows: NDArray[np.intp], until: NDArray[np.int64], rate_hz: int) -> None:
         stop_samples = _samples(self._stop_ms, rate_hz)
-        self._stop_segments(
-            self._activity.silence(rows, until, stop_samples=stop_samples), rate_hz
-        )
+        self._stop_segments(self._activity.silence(rows, until, stop_samples=stop_samples), rate_hz)
 
     def _stop_segments(self, rows: NDArray[np.intp], rate_hz: int) -> None:
         for row in rows.tolist():

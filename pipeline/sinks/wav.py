@@ -221,7 +221,7 @@ class WavSink(Sink):
                 codes = codes.copy()
                 codes[foreign] = _TO_OTHER_LAW[law][codes[foreign]]
         required_law = None if self._source else law
-        return self._stages.put_fitting(rows, position, arrival_ns, codes, required_law)
+        return self._stages.put(rows, position, arrival_ns, codes, required_law)
 
     def _make_room(self, row: int, position: int, arrival_ns: int, samples: int, law: int) -> bool:
         """Let the row's stage take a frame that does not fit; False when nothing records it."""

@@ -219,6 +219,7 @@ class RecvmmsgReader(SocketReader):
         if messages is None:
             messages = _MESSAGES[batch] = _Messages(batch, self._kernel)
         start = batch.count
+        n: int
         if self._kernel is not None:
             n = self._kernel.receive(
                 messages.columns, self._local, self._fd, start, batch.capacity, self._stamp

@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.block import CloseReason, Track
 from pipeline.packets import Packets
 from pipeline.pipeline import Pipeline
+from strep.receive.heap import trim_heap
 from strep.receive.tracks import NO_ROW, TrackTable
 from strep.wire import Direction, DropReason, Endpoint, Kind, Leg
 
@@ -26,6 +27,10 @@ if TYPE_CHECKING:
 
 HOUSEKEEPING_NS = 1_000_000_000
 """How often idle tracks are looked for."""
+MANY_TRACKS = 100
+"""Memory is given back for so many tracks at least."""
+LATE_TRIMS = 5
+"""Housekeepings that give back memory then: sinks in threads need a while to close their tracks."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,8 @@ class Receiver:
         self._dropped = np.zeros(len(DropReason), np.int64)
         self._bindings = _Bindings()
         self._next_housekeeping_ns = 0
+        self._most_tracks = 0
+        self._trims_due = 0
 
     @property
     def datagrams(self) -> dict[str, int]:
@@ -123,6 +130,7 @@ class Receiver:
             self._next_housekeeping_ns = now_ns + HOUSEKEEPING_NS
             for row in self.pipeline.idle_rows(now_ns - self.idle_timeout_ns):
                 self._close(row, "idle")
+            self._give_back_memory()
 
     def close_call(self, call_leg_id: UUID) -> int:
         """Close all tracks of a call; returns how many there were."""
@@ -136,6 +144,18 @@ class Receiver:
         for row in list(self.pipeline.tracks):
             self._close(row, "end")
         self.pipeline.dispatcher.stop()
+
+    def _give_back_memory(self) -> None:
+        """Give back what closed tracks have left, when most of those that there were are closed."""
+        tracks = len(self.table)
+        self._most_tracks = max(self._most_tracks, tracks)
+        if tracks + MANY_TRACKS <= self._most_tracks and 4 * tracks <= self._most_tracks:
+            self._most_tracks = tracks
+            self.pipeline.trim()
+            self._trims_due = LATE_TRIMS
+        if self._trims_due:
+            self._trims_due -= 1
+            trim_heap()
 
     def _close(self, row: int, reason: CloseReason) -> None:
         self.pipeline.close(row, reason)

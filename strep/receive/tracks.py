@@ -163,7 +163,7 @@ class TrackTable:
         self, word0: NDArray[np.uint64], word1: NDArray[np.uint64], side: NDArray[np.uint8]
     ) -> NDArray[np.uint64]:
         a, b = self._keys
-        mixed = (word0 ^ (word0 >> np.uint64(32))) * a
+        mixed: NDArray[np.uint64] = (word0 ^ (word0 >> np.uint64(32))) * a
         mixed += (word1 ^ (word1 >> np.uint64(32))) * b
         mixed += self._side_keys.take(side)
         return mixed

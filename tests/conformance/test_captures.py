@@ -17,7 +17,7 @@ from pipeline.sinks.load import load
 from strep.analyze import analyze
 from strep.wire import DropReason
 
-pytestmark = needs_material
+pytestmark = [needs_material, pytest.mark.usefixtures("kernel")]
 
 CAPTURES = MATERIAL / "captures"
 FILES = sorted(p.relative_to(CAPTURES).as_posix() for p in CAPTURES.rglob("*.*cap*"))

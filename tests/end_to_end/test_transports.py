@@ -23,6 +23,8 @@ from strep.receive.sockets import bind, enlarge_receive_buffer
 from strep.voices import load_voice
 from strep.wire import Direction, Leg, PacketBatch, RtpHeader, StrepHeader
 
+pytestmark = pytest.mark.usefixtures("kernel")
+
 CALL = UUID("428c31b6-7af4-4bcb-b7f5-5013ef9657c1")
 OTHER_CALL = UUID("2dc6fc34-f9e0-11ea-b68e-02420a0f7768")
 CALLER, AGENT = load_voice("caller")[: 8000 * 4], load_voice("agent")[: 8000 * 4]

@@ -9,6 +9,8 @@ from trackmaker import track
 from pipeline.block import AudioBlock, Event, TrackSummary
 from pipeline.codecs import PCMA, PCMU
 
+pytestmark = pytest.mark.usefixtures("kernel")
+
 COLUMNS = ("rows", "position", "gap_samples", "lost", "arrival_ns", "payload")
 
 

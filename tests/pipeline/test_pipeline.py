@@ -8,13 +8,21 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 from packetmaker import MS, P, columns
 from trackmaker import track
 
 from pipeline.dispatch import Dispatcher
 from pipeline.pipeline import Pipeline
 from pipeline.sinks.base import Sink
+
+pytestmark = pytest.mark.usefixtures("kernel")
 
 
 class Recorder(Sink):
@@ -516,7 +524,8 @@ class PacketsAreConserved(RuleBasedStateMachine):
         assert sum(lost for _, _, _, lost in self.street.frames) == totals.lost
 
 
-PacketsAreConserved.TestCase.settings = settings(
-    max_examples=80, stateful_step_count=20, deadline=None
-)
-test_packets_are_conserved_whatever_arrives = PacketsAreConserved.TestCase
+def test_packets_are_conserved_whatever_arrives():
+    run_state_machine_as_test(
+        PacketsAreConserved,
+        settings=settings(max_examples=80, stateful_step_count=20, deadline=None),
+    )

@@ -14,6 +14,8 @@ from pipeline.codecs import PCMA, PCMU
 from pipeline.packets import Released
 from pipeline.playout import Playout
 
+pytestmark = pytest.mark.usefixtures("kernel")
+
 HOUR_S = 3600
 
 

@@ -17,6 +17,8 @@ from pipeline.codecs import PCMU, audioop
 from pipeline.sinks import SinkError
 from pipeline.sinks.vad import QUIET, SPEAKING, STARTING, STOPPING, VadSink
 
+pytestmark = pytest.mark.usefixtures("kernel")
+
 RATE_HZ = 8000
 
 

@@ -21,6 +21,8 @@ from pipeline.codecs import PCMA, PCMU
 from pipeline.sinks import SinkError
 from pipeline.sinks.wav import WavSink
 
+pytestmark = pytest.mark.usefixtures("kernel")
+
 CALL = UUID("428c31b6-7af4-4bcb-b7f5-5013ef9657c1")
 STEM = f"20260101T000000Z-{CALL}"
 UNIX_NS = 1_767_225_600_000_000_000

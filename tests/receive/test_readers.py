@@ -15,6 +15,8 @@ from strep.receive.readers import MemoryReader, RecvIntoReader, RecvmmsgReader, 
 from strep.receive.sockets import bind
 from strep.wire import Endpoint, PacketBatch
 
+pytestmark = pytest.mark.usefixtures("kernel")
+
 MMSG = pytest.param(
     RecvmmsgReader,
     id="recvmmsg",

@@ -8,7 +8,13 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    rule,
+    run_state_machine_as_test,
+)
 from packetmaker import MS
 from recordingsink import RecordingSink
 from wirecases import CASES, GOODBYE, STALE, rtp, strep
@@ -16,6 +22,8 @@ from wirecases import CASES, GOODBYE, STALE, rtp, strep
 from pipeline.dispatch import Dispatcher
 from strep.receive.receiver import Binding, Receiver, flow_ids
 from strep.wire import Direction, DropReason, Endpoint, Leg, PacketBatch
+
+pytestmark = pytest.mark.usefixtures("kernel")
 
 CALL = UUID("01234567-89ab-4cde-8f01-23456789abcd")
 OTHER_CALL = UUID("2dc6fc34-f9e0-11ea-b68e-02420a0f7768")
@@ -528,7 +536,8 @@ class DatagramsAreConserved(RuleBasedStateMachine):
         assert not any(STALE in payload for payload in heard if len(payload) == AUDIO_BYTES)
 
 
-DatagramsAreConserved.TestCase.settings = settings(
-    max_examples=80, stateful_step_count=15, deadline=None
-)
-test_datagrams_are_conserved_whatever_comes = DatagramsAreConserved.TestCase
+def test_datagrams_are_conserved_whatever_comes():
+    run_state_machine_as_test(
+        DatagramsAreConserved,
+        settings=settings(max_examples=80, stateful_step_count=15, deadline=None),
+    )

@@ -9,9 +9,18 @@ import numpy as np
 import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    initialize,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from strep.receive.tracks import NO_ROW, TrackTable
+
+pytestmark = pytest.mark.usefixtures("kernel")
 
 CALL = UUID("01234567-89ab-4cde-8f01-23456789abcd")
 
@@ -268,5 +277,8 @@ class TableEqualsDict(RuleBasedStateMachine):
         assert found.tolist() == [self.rows.get(key, NO_ROW) for key in keys]
 
 
-TableEqualsDict.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
-test_table_equals_a_dict = TableEqualsDict.TestCase
+def test_table_equals_a_dict():
+    run_state_machine_as_test(
+        TableEqualsDict,
+        settings=settings(max_examples=80, stateful_step_count=40, deadline=None),
+    )

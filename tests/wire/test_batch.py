@@ -26,6 +26,8 @@ from wirecases import (
 
 from strep.wire import DropReason, Endpoint, Kind, PacketBatch
 
+pytestmark = pytest.mark.usefixtures("kernel")
+
 ORDINARY = STREP + RTP + SPEECH
 SLOT_BYTES = 512
 

@@ -1,0 +1,165 @@
+"""Whatever arrives, the compiled kernel and NumPy make the same of it, to the last bit."""
+
+from __future__ import annotations
+
+from dataclasses import asdict
+from uuid import UUID
+
+import numpy as np
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from recordingsink import RecordingSink
+from wirecases import rtp, strep
+
+import strep_kernel
+from pipeline.dispatch import Dispatcher
+from pipeline.sinks.base import Sink
+from pipeline.sinks.vad import VadSink
+from pipeline.sinks.wav import WavSink
+from strep.receive.receiver import Receiver
+from strep.wire import PacketBatch
+
+pytestmark = pytest.mark.skipif(
+    strep_kernel.load() is None, reason="needs the compiled kernel: a C compiler at installation"
+)
+
+CALLS = [UUID(int=n << 64 | n * 0x9E3779B97F4A7C15) for n in range(1, 5)]
+MS = 1_000_000
+
+# What the next packet is, the usual far more often than the rest.
+CHOICES = {
+    "call": [0, 0, 0, 1],
+    "side": [0, 0, 1, 3],
+    "skip": [0] * 12 + [1, 1, 2, -1, -2, -2, 70, 4000],
+    "pause": [0] * 12 + [800, 480_000, 480_001, -160, 2**31],
+    "payload_type": [0] * 10 + [8, 13, 101],
+    "size": [160] * 10 + [80, 240, 1, 0],
+    "ssrc": [1] * 15 + [2],
+    "csrcs": [0] * 9 + [2],
+    "is_plain": [False] * 9 + [True],
+    "loud": [True, True, False],
+    "ms": [0, 0, 20, 20, 21, 90, 700],
+}
+TALKS = st.lists(
+    st.fixed_dictionaries({name: st.sampled_from(values) for name, values in CHOICES.items()}),
+    min_size=1,
+    max_size=60,
+)
+
+
+def datagrams(talks):
+    """Return (datagram, arrival_ns) of packets that mostly continue their tracks."""
+    state = {}
+    now_ms = 0
+    for talk in talks:
+        key = talk["call"], talk["side"], talk["is_plain"]
+        sequence, timestamp = state.get(key, (65_530, 2**32 - 500))
+        sequence += talk["skip"]
+        timestamp += talk["pause"]
+        now_ms += talk["ms"]
+        random = np.random.default_rng(sequence & 0xFFFF)
+        codes = (
+            random.integers(0, 256, talk["size"]) if talk["loud"] else np.full(talk["size"], 255)
+        )
+        packet = rtp(
+            codes.astype(np.uint8).tobytes(),
+            payload_type=talk["payload_type"],
+            sequence=sequence & 0xFFFF,
+            timestamp=timestamp & 0xFFFFFFFF,
+            ssrc=talk["ssrc"],
+            csrcs=range(talk["csrcs"]),
+        )
+        state[key] = sequence + 1, timestamp + talk["size"]
+        if not talk["is_plain"]:
+            packet = strep(packet, CALLS[talk["call"]], first=0xC4 | talk["side"])
+        yield packet, now_ms * MS
+
+
+class Levels(Sink):
+    """Keeps all columns of all frames, by track."""
+
+    threaded = False
+
+    def __init__(self):
+        self.frames = {}
+
+    def write(self, block):
+        for i, row in enumerate(block.rows.tolist()):
+            self.frames.setdefault(row, []).append(
+                (
+                    block.codec.name,
+                    int(block.position[i]),
+                    int(block.gap_samples[i]),
+                    int(block.lost[i]),
+                    int(block.arrival_ns[i]),
+                    block.pcm[i].tobytes(),
+                )
+            )
+
+
+def outcome(packets, splits, folder):
+    """Return all that a receiver made of packets that came in batches of these sizes."""
+    folder.mkdir()
+    results = []
+    sinks = {
+        "recording": RecordingSink(),
+        "levels": Levels(),
+        "vad": VadSink(start_ms=20, stop_ms=100, pad_ms=10),
+        "wav": WavSink(directory=folder),
+    }
+    dispatcher = Dispatcher(
+        sinks, on_closed=lambda track, _, got: results.append((track.row, got.get("vad")))
+    )
+    dispatcher.start()
+    receiver = Receiver(dispatcher, max_tracks=12)
+    batch = PacketBatch(64, 512)
+    rest = list(packets)
+    sizes = iter(splits)
+    while rest:
+        size = next(sizes, 7)
+        batch.clear()
+        for packet, arrival_ns in rest[:size]:
+            batch.add(packet, arrival_ns)
+        rest = rest[size:]
+        batch.parse()
+        columns = {
+            name: getattr(batch, name)[: batch.count].tolist()
+            for name in ("kind", "reason", "side", "ssrc", "sequence", "timestamp", "payload_type")
+        }
+        results.append(columns)
+        receiver.receive(batch)
+        results.append(receiver.pipeline.counters())
+        if batch.count:
+            receiver.tick(int(batch.arrival_ns[batch.count - 1]))
+    receiver.stop()
+    tracks = {key: asdict(summary) for key, summary in sinks["recording"].closed.items()}
+    files = sorted((p.name, p.read_bytes()) for p in folder.iterdir())
+    results.sort(key=str)
+    return tracks, sinks["recording"].frames, sinks["levels"].frames, results, files
+
+
+def check(talks, splits, folder):
+    packets = list(datagrams(talks))
+    compiled = outcome(packets, splits, folder / "compiled")
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("STREP_KERNEL", "off")
+        plain = outcome(packets, splits, folder / "numpy")
+    for mine, theirs in zip(compiled, plain, strict=True):
+        assert mine == theirs
+
+
+@settings(max_examples=100, deadline=None)
+@given(talks=TALKS, splits=st.lists(st.integers(1, 64), max_size=12))
+def test_same_packets_same_outcome(tmp_path_factory, talks, splits):
+    check(talks, splits, tmp_path_factory.mktemp("outcomes"))
+
+
+@pytest.mark.parametrize("seed", range(8))
+def test_same_calls_same_outcome(tmp_path, seed):
+    random = np.random.default_rng(seed)
+    talks = [
+        {name: values[random.integers(len(values))] for name, values in CHOICES.items()}
+        for _ in range(1500)
+    ]
+    check(talks, random.integers(1, 65, 60).tolist(), tmp_path)
