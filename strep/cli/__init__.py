@@ -1,0 +1,83 @@
+"""The command `strep`.
+
+Each command is a module of this package with a function `add(commands)`, which adds its parser and
+says what runs it; `COMMANDS` lists them in the order of the help. What a command needs to run it
+imports when it runs, so that every command starts as fast as it can.
+
+Whatever is wrong with what was asked for ends as one line on standard error and exit code 2.
+"""
+
+from __future__ import annotations
+
+import argparse
+import os
+import sys
+from typing import TYPE_CHECKING, NoReturn
+
+from strep import __version__
+from strep.cli import analyze, calls, demo, replay, serve
+from strep.cli.output import err
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+COMMANDS = (serve, analyze, replay, calls, demo)
+
+EXIT_INPUT = 2
+"""Exit code for wrong input, as argparse has it too."""
+
+
+def main(argv: Sequence[str] | None = None) -> NoReturn:
+    """Run the command and exit."""
+    arguments = _parser().parse_args(argv)
+    if not hasattr(arguments, "command"):
+        _parser().print_help()
+        sys.exit(EXIT_INPUT)
+    try:
+        arguments.command(arguments)
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except BrokenPipeError:
+        # the reader of our output has gone: nothing is left to say, not even at exit
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        sys.exit(1)
+    except _input_errors() as error:
+        err.print(f"strep: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
+        sys.exit(EXIT_INPUT)
+    sys.exit(0)
+
+
+def _input_errors() -> tuple[type[Exception], ...]:
+    """Return the errors that say what was wrong with what was asked for."""
+    from pipeline.sinks.base import SinkError  # noqa: PLC0415 -- only when something is wrong
+    from strep.config import ConfigError  # noqa: PLC0415
+    from strep.demo import DemoError  # noqa: PLC0415
+    from strep.http import HttpError  # noqa: PLC0415
+    from strep.receive.capture import CaptureError  # noqa: PLC0415
+    from strep.receive.sockets import ListenError  # noqa: PLC0415
+    from strep.store import StoreError  # noqa: PLC0415
+    from strep.workplace import WorkerError  # noqa: PLC0415
+
+    return (
+        CaptureError,
+        ConfigError,
+        DemoError,
+        HttpError,
+        ListenError,
+        SinkError,
+        StoreError,
+        WorkerError,
+    )
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="strep",
+        description="Receive forked call media (STREP or plain RTP) and turn it into recordings, "
+        "speech marks and statistics.",
+    )
+    parser.add_argument("--version", action="version", version=f"strep {__version__}")
+    commands = parser.add_subparsers(title="commands", metavar="COMMAND")
+    for command in COMMANDS:
+        command.add(commands)
+    return parser

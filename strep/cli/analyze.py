@@ -1,0 +1,74 @@
+"""`strep analyze`: a capture file, as if it came in live."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from strep.cli.arguments import SINK_HELP, add_command
+from strep.cli.output import out, print_json, progress, track_table, warn
+
+if TYPE_CHECKING:
+    import argparse
+
+    from strep.analyze import Report
+
+
+def add(commands: Any) -> None:
+    """Add the command."""
+    parser = add_command(
+        commands,
+        "analyze",
+        run,
+        "analyse a capture file as if it came in live, as fast as it goes",
+        "strep analyze call.pcap --out recordings",
+    )
+    parser.add_argument(
+        "capture", type=Path, metavar="CAPTURE", help="a pcap or pcapng file, .gz or not"
+    )
+    parser.add_argument(
+        "--out", type=Path, metavar="DIR", help="write recordings and manifests there"
+    )
+    parser.add_argument(
+        "--sink",
+        action="append",
+        metavar="NAME[:key=value,...]",
+        help=f"{SINK_HELP} (default: vad, and with --out also wav)",
+    )
+    parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
+
+
+def run(arguments: argparse.Namespace) -> None:
+    """Analyse a capture and print what it holds."""
+    from strep.analyze import analyze  # noqa: PLC0415 -- other commands start without these
+    from strep.config import parse_sinks  # noqa: PLC0415
+    from strep.sinks import make_sinks  # noqa: PLC0415
+
+    default = ["vad", "wav"] if arguments.out else ["vad"]
+    specs = parse_sinks(default if arguments.sink is None else arguments.sink)
+    sinks = make_sinks(specs, arguments.out or Path("recordings"))
+    with progress() as bar:
+        task = bar.add_task(f"reading {arguments.capture.name}", total=1.0)
+        report = analyze(
+            arguments.capture, sinks, progress=lambda done: bar.update(task, completed=done)
+        )
+    if report.cut:
+        warn(report.cut)
+    if arguments.json:
+        print_json(report.as_json())
+    else:
+        _print_report(report)
+
+
+def _print_report(report: Report) -> None:
+    if report.tracks:
+        out.print(track_table(report.tracks))
+    else:
+        out.print("no audio tracks")
+    counts = ", ".join(f"{n} {reason}" for reason, n in report.datagrams.items() if n)
+    out.print(f"datagrams: {counts or 'none'}", highlight=False)
+    if report.skipped:
+        counts = ", ".join(f"{n} {reason}" for reason, n in report.skipped.items())
+        out.print(f"other frames: {counts}", highlight=False)
+    for recording in sorted({t["recording"] for t in report.tracks if t["recording"]}):
+        out.print(f"recording: {recording}", highlight=False, soft_wrap=True)
