@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from strep.wire.rtp import RtpHeader
+from strep.wire.fields import RTP_BYTES
+from strep.wire.rtp import RTP_VERSION, RtpHeader
 
 if TYPE_CHECKING:
-    from numpy.typing import NDArray
+    from numpy.typing import ArrayLike, NDArray
 
     from strep.wire.header import StrepHeader
 
@@ -43,23 +44,55 @@ def packetize(
         raise ValueError(f"payload_type is {payload_type}, expected 0 (PCMU) or 8 (PCMA)")
     if not 1 <= packet_ms <= LONGEST_PACKET_MS:
         raise ValueError(f"packet_ms is {packet_ms}, expected 1 to {LONGEST_PACKET_MS}")
-    samples = packet_ms * SAMPLES_PER_MS
-    rtp = RtpHeader(
+    # only to have the fields checked
+    RtpHeader(
         payload_type=payload_type, sequence=first_sequence, timestamp=first_timestamp, ssrc=ssrc
     ).pack()
-    header = (b"" if strep is None else strep.pack()) + rtp
-    rtp_start = len(header) - len(rtp)
+    payloads = frames(codes, packet_ms * SAMPLES_PER_MS, silence=SILENCE[payload_type])
+    index = np.arange(len(payloads))
+    return datagrams(
+        payloads,
+        payload_type=payload_type,
+        ssrc=ssrc,
+        sequence=first_sequence + index,
+        timestamp=first_timestamp + payloads.shape[1] * index,
+        strep=strep,
+    )
 
-    packets = -(-len(codes) // samples)
-    datagrams = np.full((packets, len(header) + samples), SILENCE[payload_type], np.uint8)
-    datagrams[:, : len(header)] = np.frombuffer(header, np.uint8)
-    index = np.arange(packets)
-    sequence = (first_sequence + index).astype(">u2")
-    timestamp = (first_timestamp + samples * index).astype(">u4")
-    datagrams[:, rtp_start + 2 : rtp_start + 4] = sequence.view(np.uint8).reshape(-1, 2)
-    datagrams[:, rtp_start + 4 : rtp_start + 8] = timestamp.view(np.uint8).reshape(-1, 4)
 
+def frames(codes: NDArray[np.uint8], samples: int, *, silence: int) -> NDArray[np.uint8]:
+    """Cut codes (n,) into frames, uint8 (frames, samples), the last one filled up with silence."""
     whole, rest = divmod(len(codes), samples)
-    datagrams[:whole, len(header) :] = codes[: whole * samples].reshape(whole, samples)
-    datagrams[whole:, len(header) : len(header) + rest] = codes[whole * samples :]
-    return datagrams
+    cut = np.full((whole + bool(rest), samples), silence, np.uint8)
+    cut[:whole] = codes[: whole * samples].reshape(whole, samples)
+    cut[whole:, :rest] = codes[whole * samples :]
+    return cut
+
+
+def datagrams(
+    payloads: NDArray[np.uint8],
+    *,
+    payload_type: ArrayLike,
+    ssrc: ArrayLike,
+    sequence: ArrayLike,
+    timestamp: ArrayLike,
+    marker: ArrayLike = False,
+    strep: StrepHeader | None = None,
+) -> NDArray[np.uint8]:
+    """Return datagrams with these payloads (n, bytes), uint8, in an array of its own.
+
+    The fields are one for all or (n,) integers each; what exceeds a field's bits is cut off.
+    """
+    first = b"" if strep is None else strep.pack()
+    at = len(first) + RTP_BYTES
+    made = np.empty((len(payloads), at + payloads.shape[1]), np.uint8)
+    made[:, : len(first)] = np.frombuffer(first, np.uint8)
+    rtp = made[:, len(first) : at]
+    rtp[:, 0] = RTP_VERSION << 6
+    rtp[:, 1] = np.asarray(payload_type) | np.asarray(marker).astype(np.uint8) << 7
+    for field, place, kind in ((sequence, 2, ">u2"), (timestamp, 4, ">u4"), (ssrc, 8, ">u4")):
+        column = np.broadcast_to(np.asarray(field, np.int64).astype(kind), len(payloads))
+        octets = np.ascontiguousarray(column).view(np.uint8).reshape(-1, column.itemsize)
+        rtp[:, place : place + column.itemsize] = octets
+    made[:, at:] = payloads
+    return made

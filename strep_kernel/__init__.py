@@ -12,6 +12,8 @@ that the C source declares.
 from __future__ import annotations
 
 import os
+from contextlib import suppress
+from importlib import import_module
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -19,12 +21,12 @@ if TYPE_CHECKING:
 
 __all__ = ["load"]
 
-try:
-    from strep_kernel import _kernel
-except ImportError:  # built without a compiler
-    _kernel = None  # type: ignore[assignment]
+_compiled: ModuleType | None = None
+if os.environ.get("STREP_KERNEL") != "off":
+    with suppress(ImportError):  # built without a compiler
+        _compiled = import_module("strep_kernel._kernel")
 
 
 def load() -> ModuleType | None:
     """Return the compiled kernel; None where there is none or where it is not wanted."""
-    return None if os.environ.get("STREP_KERNEL") == "off" else _kernel
+    return _compiled

@@ -12,7 +12,8 @@ def kernel(request):
     """Hold on the compiled kernel and without it: `pytestmark = usefixtures("kernel")`."""
     with pytest.MonkeyPatch.context() as patch:
         if request.param == "numpy":
-            patch.setenv("STREP_KERNEL", "off")
+            patch.setattr(strep_kernel, "_compiled", None)
+            patch.setenv("STREP_KERNEL", "off")  # for the processes of the tests
         elif strep_kernel.load() is None:
             pytest.skip("needs the compiled kernel: a C compiler at installation")
         yield request.param
