@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from bench import accounting, comparison, latency, memory, realtime, stages, throughput
+from bench import accounting, comparison, latency, memory, realtime, scaling, stages, throughput
 from bench.report import Context, PlotError, plot
 
 if TYPE_CHECKING:
@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
 BENCHMARKS = {
     module.BENCHMARK.name: module.BENCHMARK
-    for module in (comparison, throughput, realtime, latency, memory, stages)
+    for module in (comparison, throughput, realtime, latency, memory, scaling, stages)
 }
 
 WIDTH = 120

@@ -1,21 +1,24 @@
 """The benchmark `stages`: what each step of the path costs alone, in process, per packet.
 
-Batches of 1,024 packets of 4,000 tracks go through the steps one after another, as they do in the
+Full batches of packets of 4,000 tracks go through the steps one after another, as they do in the
 daemon, and a clock is read between two steps: the CPU time of this thread. `all of it` is the
 path in one go, from a batch that was read to the VAD. Reading is from a loopback socket and
-includes the kernel's part.
+includes the operating system's part. All of it is measured with the compiled kernel, where there
+is one, and without.
 """
 
 from __future__ import annotations
 
 import time
 from collections import defaultdict
-from typing import TYPE_CHECKING
+from contextlib import contextmanager
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+import strep_kernel
 from bench import machine
-from bench.report import OURS, Benchmark, Context, Report, bars, median, table
+from bench.report import OTHERS, OURS, Benchmark, Context, Report, bars, median, table
 from bench.sending import Sender
 from bench.traffic import PacketWriter, Traffic
 from pipeline.dispatch import Dispatcher
@@ -32,8 +35,10 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from rich.table import Table
 
+    from pipeline.block import AudioBlock
     from pipeline.packets import Packets
 
+WAYS = ("compiled", "NumPy")
 TRACKS = 4000
 BATCHES = 64
 ROUNDS, QUICK_ROUNDS = 15, 3
@@ -44,21 +49,41 @@ def run(context: Context) -> Report:
     rounds = context.rounds or (QUICK_ROUNDS if context.quick else ROUNDS)
     report = Report("stages", [], {"tracks": TRACKS, "batches": BATCHES, "rounds": rounds})
     report.notes += machine.shortcomings()
-    found: defaultdict[str, list[float]] = defaultdict(list)
+    ways = [way for way in WAYS if way == "NumPy" or strep_kernel.load() is not None]
+    if len(ways) < len(WAYS):
+        report.notes.append(
+            "there is no compiled kernel: install a C compiler, then strep from its source"
+        )
+    found: defaultdict[tuple[str, str], list[float]] = defaultdict(list)
     for number in range(rounds):
-        context.progress(f"round {number + 1} of {rounds}", number / rounds)
-        for stage, us in {"read": _read(), **_stages(), "all of it": _whole()}.items():
-            found[stage].append(us)
+        for way in ways:
+            context.progress(f"round {number + 1} of {rounds}, {way}", number / rounds)
+            with _only(way):
+                for stage, us in {"read": _read(), **_stages(), "all of it": _whole()}.items():
+                    found[stage, way].append(us)
     report.rows = [
         {
             "stage": stage,
+            "way": way,
             "us_per_packet": round(median(every), 4),
             "least_us": round(min(every), 4),
             "most_us": round(max(every), 4),
         }
-        for stage, every in found.items()
+        for (stage, way), every in found.items()
     ]
     return report
+
+
+@contextmanager
+def _only(way: str) -> Iterator[None]:
+    """Let what is made meanwhile go one way."""
+    compiled = strep_kernel.load()
+    if way == "NumPy":
+        strep_kernel._compiled = None  # noqa: SLF001 -- the choice of a process, otherwise
+    try:
+        yield
+    finally:
+        strep_kernel._compiled = compiled  # noqa: SLF001
 
 
 class _Laps:
@@ -127,23 +152,35 @@ def _stages() -> dict[str, float]:
         laps.start()
         batch.parse()
         laps.lap("parse")
-        side = batch.buffer[:, 0] & np.uint8(0b11)
-        receiver.table.lookup(batch.call_leg_id[0], batch.call_leg_id[1], side)
+        receiver.table.lookup(batch.call_leg_id[0], batch.call_leg_id[1], batch.side)
         laps.lap("look-up")
         receiver.receive(batch)
         laps.lap("parse, look-up and columns")
-        _, released = pipeline.bank.push(pipeline.caught)
-        laps.lap("ring")
-        pipeline.statistics.update(pipeline.caught)
-        laps.lap("statistics")
-        for part in released:
-            for block in pipeline.playout.play(part):
-                laps.lap("release")
-                block.pcm  # noqa: B018 -- decodes at the first use
-                laps.lap("decode")
-                vad.write(block)
-                laps.lap("VAD")
+        for block in _blocks(pipeline, laps):
+            block.pcm  # noqa: B018 -- decodes at the first use
+            laps.lap("decode")
+            vad.write(block)
+            laps.lap("VAD")
     return {stage: ns / 1000 / (BATCHES * batch.capacity) for stage, ns in laps.ns.items()}
+
+
+def _blocks(pipeline: _StagedPipeline, laps: _Laps) -> Iterator[AudioBlock]:
+    """Take what was caught through the bank, the statistics and the playout."""
+    straight = pipeline._straight  # noqa: SLF001 -- alone, beside its whole
+    if straight is not None:
+        _, blocks = straight.push(pipeline.caught)
+        for block in blocks:
+            laps.lap("ring, statistics and release in one")
+            yield block
+        return
+    _, released = pipeline.bank.push(pipeline.caught)
+    laps.lap("ring")
+    pipeline.statistics.update(pipeline.caught)
+    laps.lap("statistics")
+    for part in released:
+        for block in pipeline.playout.play(part):
+            laps.lap("release")
+            yield block
 
 
 def _whole() -> float:
@@ -184,20 +221,32 @@ def _read() -> float:
 
 def tables(report: Report) -> list[Table]:
     made = table(
-        f"CPU microseconds per packet, batches of 1,024, {report.settings['tracks']:,} tracks",
-        "stage", "median", "least", "most",
+        f"CPU microseconds per packet, full batches, {report.settings['tracks']:,} tracks",
+        "stage", *(text for way in WAYS for text in (way, "from - to")),
     )  # fmt: skip
-    for row in report.rows:
-        figures = (row[name] for name in ("us_per_packet", "least_us", "most_us"))
-        made.add_row(row["stage"], *(f"{value:.3f}" for value in figures))
+    for stage in dict.fromkeys(row["stage"] for row in report.rows):
+        figures = []
+        for way in WAYS:
+            row = _find(report, stage, way)
+            figures += (
+                [f"{row['us_per_packet']:.3f}", f"{row['least_us']:.3f} - {row['most_us']:.3f}"]
+                if row
+                else ["-", "-"]
+            )
+        made.add_row(stage, *figures)
     return [made]
+
+
+def _find(report: Report, stage: str, way: str) -> dict[str, Any] | None:
+    return next((r for r in report.rows if (r["stage"], r["way"]) == (stage, way)), None)
 
 
 def draw(report: Report, figure: Figure) -> None:
     figure.set_size_inches(6.5, 0.36 * len(report.rows) + 0.7)
     axes = figure.subplots()
-    names = [row["stage"] for row in report.rows]
-    bars(axes, names, [row["us_per_packet"] for row in report.rows], [OURS] * len(names))
+    names = [f"{row['stage']}, {row['way']}" for row in report.rows]
+    colours = [OURS if row["way"] == "compiled" else OTHERS for row in report.rows]
+    bars(axes, names, [row["us_per_packet"] for row in report.rows], colours)
     axes.set_xlabel("CPU per packet, microseconds")
 
 

@@ -67,9 +67,26 @@ REPORTS = {
             ]
         },
     ),
+    "workers": Report(
+        "workers",
+        [
+            {
+                "workers": n, "tracks": 1600 * n, "us_per_packet": 2.0 + n / 10,
+                "of_one": 0.95 + n / 20, "kept": n / (0.95 + n / 20), "lost": n - 1, "runs": [],
+            }
+            for n in (1, 2)
+        ],
+    ),
     "stages": Report(
         "stages",
-        [{"stage": "parse", "us_per_packet": 0.032, "least_us": 0.03, "most_us": 0.04}],
+        [
+            {"stage": "parse", "way": "compiled", "us_per_packet": 0.032, "least_us": 0.03,
+                "most_us": 0.04},
+            {"stage": "parse", "way": "NumPy", "us_per_packet": 0.1, "least_us": 0.09,
+                "most_us": 0.2},
+            {"stage": "ring", "way": "NumPy", "us_per_packet": 0.05, "least_us": 0.05,
+                "most_us": 0.05},
+        ],
         {"tracks": 4000},
     ),
 }  # fmt: skip
@@ -129,8 +146,16 @@ def test_memory_is_shown_per_track_and_over_the_hour():
     assert cells(text, "    60") == ["60", "300", "12,000", "55.0"]
 
 
+def test_workers_are_shown_beside_one():
+    assert cells(shown("workers"), "2") == [
+        "2", "3,200", "2.20", "1.05", "1.90 times one worker's", "1",
+    ]  # fmt: skip
+
+
 def test_stages_are_shown_to_the_nanosecond():
-    assert cells(shown("stages"), "parse") == ["parse", "0.032", "0.030", "0.040"]
+    text = shown("stages")
+    assert cells(text, "parse") == ["parse", "0.032", "0.030 - 0.040", "0.100", "0.090 - 0.200"]
+    assert cells(text, "ring") == ["ring", "-", "-", "0.050", "0.050 - 0.050"]
 
 
 @pytest.mark.parametrize("name", REPORTS)
