@@ -7,10 +7,12 @@
 # folder of the host in place of the volume has to be writable for the user 10001.
 
 FROM python:3.13-slim AS build
-RUN python -m pip install --no-cache-dir build
+RUN apt-get update && apt-get install --yes --no-install-recommends gcc libc6-dev \
+    && python -m pip install --no-cache-dir build
 WORKDIR /src
-COPY pyproject.toml README.md LICENSE ./
+COPY pyproject.toml setup.py README.md LICENSE ./
 COPY strep strep
+COPY strep_kernel strep_kernel
 COPY pipeline pipeline
 RUN python -m build --wheel --outdir /dist
 RUN python -m venv /opt/strep \

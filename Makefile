@@ -40,7 +40,7 @@ clean:
 
 # The stamp is written by the installation alone, so that its absence tells of a failure; what pip
 # says is reduced to the names of what it fetches.
-$(READY): pyproject.toml
+$(READY): pyproject.toml setup.py $(wildcard strep_kernel/*.[ch])
 	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11))' || { \
 		echo 'Python 3.11 or newer is needed, and $(PYTHON) is not: try make PYTHON=python3.13' >&2; \
 		exit 1; }
