@@ -15,6 +15,8 @@ with warnings.catch_warnings():
 
 EXPANDERS = [(PCMU, audioop.ulaw2lin), (PCMA, audioop.alaw2lin)]
 
+pytestmark = pytest.mark.usefixtures("kernel")
+
 
 def decode(codec, payload):
     out = np.empty(payload.shape, np.int16)
