@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 from typing import TYPE_CHECKING, Any
 
-from bench import machine, measure, receivers
+from bench import machine, measure, receivers, series
 from bench.report import SERIES, Benchmark, Context, Report, by_tracks, table
 from bench.traffic import Traffic
 
@@ -22,17 +22,7 @@ def run(context: Context) -> Report:
     seconds = context.seconds or (QUICK_SECONDS if context.quick else SECONDS)
     report = Report("latency", [], {"seconds": seconds, "sinks": "vad and the probe"})
     report.notes += machine.shortcomings()
-    runs = {}
-    for number, tracks in enumerate(TRACKS):
-        context.progress(f"{tracks:,} tracks for {seconds:g} s", number / len(TRACKS))
-        try:
-            row, done = _measured(context, tracks, seconds)
-        except (receivers.ReceiverError, measure.LoadError) as error:
-            report.notes.append(f"{tracks:,} tracks: {error}")
-        else:
-            report.rows.append(row)
-            runs[f"{tracks:,} tracks"] = [done]
-    report.notes += measure.notes_on(runs)
+    series.by_tracks(context, report, TRACKS, lambda tracks: _measured(context, tracks, seconds))
     return report
 
 

@@ -6,7 +6,7 @@ import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
-from bench import machine, measure, receivers
+from bench import machine, measure, receivers, series
 from bench.report import OURS, Benchmark, Context, Report, bars, table
 from bench.traffic import Traffic
 
@@ -26,17 +26,7 @@ def run(context: Context) -> Report:
     report.notes += machine.shortcomings()
     context.progress("idle", 0.0)
     report.rows.append(_idle(context, seconds * IDLE_SHARE))
-    runs = {}
-    for number, tracks in enumerate(TRACKS):
-        context.progress(f"{tracks:,} tracks for {seconds:g} s", (number + 1) / (len(TRACKS) + 1))
-        try:
-            row, done = _loaded(context, tracks, seconds)
-        except (receivers.ReceiverError, measure.LoadError) as error:
-            report.notes.append(f"{tracks:,} tracks: {error}")
-        else:
-            report.rows.append(row)
-            runs[f"{tracks:,} tracks"] = [done]
-    report.notes += measure.notes_on(runs)
+    series.by_tracks(context, report, TRACKS, lambda tracks: _loaded(context, tracks, seconds))
     return report
 
 
