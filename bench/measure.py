@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
     from bench.accounting import CpuTime
     from bench.receivers import Receiver
+    from bench.sending import Method
     from bench.traffic import Traffic
 
 SETTLE_S = 1.2
@@ -112,9 +113,10 @@ class Run:
 class Source:
     """Sends a traffic in stretches, each going on where the one before stopped."""
 
-    def __init__(self, traffic: Traffic, *, core: int | None) -> None:
+    def __init__(self, traffic: Traffic, *, core: int | None, method: Method | None = None) -> None:
         self.traffic = traffic
         self.sent = 0
+        self._method = method
         self._core = core
         self._next = 0
 
@@ -141,6 +143,8 @@ class Source:
             command.append("--rtp")
         if len(ports) > 1:
             command += ["--port-step", str(ports[1] - ports[0])]
+        if self._method is not None:
+            command += ["--method", self._method]
         if self._core is not None:
             command += ["--cpu", str(self._core)]
         return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -62,7 +62,8 @@ def run(context: Context) -> Report:
 
 def _loaded(context: Context, workers: int, seconds: float) -> measure.Run:
     traffic = Traffic(tracks=workers * TRACKS_PER_WORKER)
-    source = measure.Source(traffic, core=None)
+    # segments of one message are steered together: each call would come to all workers
+    source = measure.Source(traffic, core=None, method="sendmmsg")
     folder = context.scratch / "recordings"
     flags = ["--workers", str(workers)]
     try:
