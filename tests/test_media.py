@@ -7,7 +7,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strep.media import packetize
+from strep.media import datagrams, packetize
 from strep.wire.header import Direction, Leg, StrepHeader
 from strep.wire.rtp import RtpHeader
 
@@ -80,6 +80,18 @@ def test_payloads_in_order_are_the_codes(codes, packet_ms, with_strep):
         payloads += payload
     padding = -len(codes) % (8 * packet_ms)
     assert payloads == codes + b"\xff" * padding
+
+
+def test_fields_are_one_for_all_or_one_for_each():
+    payloads = np.array([[1, 2], [3, 4]], np.uint8)
+    rows = datagrams(
+        payloads, payload_type=[0, 101], ssrc=0xAABBCCDD, sequence=[0xFFFF, 0x10000],
+        timestamp=2**32 + 5, marker=[False, True],
+    )  # fmt: skip
+    assert [row.tobytes().hex(" ", -4) for row in rows] == [
+        "8000ffff 00000005 aabbccdd 0102",
+        "80e50000 00000005 aabbccdd 0304",
+    ]
 
 
 @pytest.mark.parametrize(

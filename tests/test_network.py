@@ -1,11 +1,13 @@
 from __future__ import annotations
 
+from itertools import pairwise
+
 import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from strep.network import Impairments, traverse
+from strep.network import DelayTrace, Impairments, Network, traverse
 
 EVERY_20_MS = np.arange(50_000) * 0.02
 
@@ -136,6 +138,73 @@ def test_generator_goes_on_from_call_to_call():
     )
     assert np.array_equal(first, traverse(EVERY_20_MS, Impairments(loss=0.5), seed=11).packet)
     assert not np.array_equal(first, second)
+
+
+def trace(*delays_ms, lost=()):
+    delay_s = np.array(delays_ms) / 1000
+    return DelayTrace(delay_s, np.isin(np.arange(len(delay_s)), lost))
+
+
+def test_trace_delays_packet_by_packet_and_begins_again():
+    network = Network(Impairments(), seed=1, trace=trace(0, 30, 5))
+    arrivals = network.traverse(np.arange(5) * 1.0)
+    assert arrivals.time_s == pytest.approx([0.0, 1.03, 2.005, 3.0, 4.03])
+
+
+def test_packet_behind_one_that_the_trace_delayed_comes_right_after_it():
+    network = Network(Impairments(delay_ms=10), seed=1, trace=trace(0, 100, 0))
+    arrivals = network.traverse([0.0, 0.02, 0.04])
+    assert arrivals.packet.tolist() == [0, 1, 2]
+    assert arrivals.time_s == pytest.approx([0.01, 0.13, 0.13])
+
+
+def test_what_the_trace_lost_is_lost_beside_the_impairments():
+    network = Network(Impairments(loss=0.2), seed=1, trace=trace(0, 0, lost=[1]))
+    lost = lost_packets(network.traverse(EVERY_20_MS), len(EVERY_20_MS))
+    assert lost[1::2].all()
+    assert lost[::2].mean() == pytest.approx(0.2, rel=0.1)
+
+
+@pytest.mark.parametrize(
+    ("impairments", "delays"), [(Impairments(jitter_ms=1), trace(0)), (Impairments(), trace())]
+)
+def test_trace_without_packets_or_with_jitter_is_refused(impairments, delays):
+    with pytest.raises(ValueError, match="a trace needs at least one packet, and jitter_ms to be"):
+        Network(impairments, seed=1, trace=delays)
+
+
+def test_spared_packets_are_neither_lost_nor_held_back_nor_duplicated():
+    bad = Impairments(loss=0.5, reorder=0.5, duplicate=0.5)
+    spared = np.arange(10_000) % 10 < 3
+    arrivals = Network(bad, seed=1).traverse(EVERY_20_MS[:10_000], spared=spared)
+    copies = np.bincount(arrivals.packet, minlength=10_000)
+    assert (copies[spared] == 1).all()
+    assert set(copies[~spared].tolist()) == {0, 1, 2}
+    in_time = arrivals.time_s == EVERY_20_MS[arrivals.packet]
+    assert in_time[spared[arrivals.packet]].all()
+
+
+@given(
+    cuts=st.lists(st.integers(0, 200), max_size=5),
+    jitter_ms=st.sampled_from([0.0, 20.0]),
+    traced=st.booleans(),
+)
+def test_stream_meets_the_same_in_few_or_many_calls(cuts, jitter_ms, traced):
+    bad = Impairments(
+        loss=0.2, loss_burst_packets=4, reorder=0.1, duplicate=0.1, clock_ppm=500,
+        jitter_ms=0.0 if traced else jitter_ms,
+    )  # fmt: skip
+    delays = trace(0, 50, 20, lost=[2]) if traced else None
+    send_s = EVERY_20_MS[:200] + 5.0
+    whole = Network(bad, seed=3, trace=delays).traverse(send_s)
+    network = Network(bad, seed=3, trace=delays)
+    edges = [0, *sorted(cuts), 200]
+    met = []
+    for start, stop in pairwise(edges):
+        part = network.traverse(send_s[start:stop])
+        met += zip((part.packet + start).tolist(), part.time_s.tolist(), strict=True)
+    expected = zip(whole.packet.tolist(), whole.time_s.tolist(), strict=True)
+    assert sorted(met) == sorted(expected)
 
 
 fraction = st.floats(0.0, 1.0)
