@@ -32,6 +32,7 @@ RATE_PPS = 100_000.0
 MINUTES, QUICK_MINUTES = 60, 3
 IDLE_TIMEOUT_S = 4.0
 CLOSE_TIMEOUT_S = 60.0
+SHRINK_S = 4.0
 KIB = 1024
 MIB = 2**20
 
@@ -109,7 +110,13 @@ def _until_closed(daemon: Daemon) -> None:
         if time.monotonic() > deadline:
             raise receivers.ReceiverError(f"tracks were open {CLOSE_TIMEOUT_S:g} s too long")
         time.sleep(0.25)
-    time.sleep(measure.SETTLE_S)
+    # recordings are closed off the receive loop: until memory does not shrink any more
+    before = 0
+    while (now := accounting.resident_bytes(daemon.process.pid)) != before:
+        if time.monotonic() > deadline:
+            break
+        before = now
+        time.sleep(SHRINK_S)
 
 
 def tables(report: Report) -> list[Table]:

@@ -55,6 +55,8 @@ class Dispatcher:
             for name, sink in sinks.items()
         ]
         self._on_closed = on_closed
+        self._closings: set[int] = set()
+        """Tracks on their way out; changed by single operations, from any thread."""
         self._inbox: deque[Event] = deque()
         self._is_delivering = False
         self._owner = threading.get_ident()
@@ -99,6 +101,11 @@ class Dispatcher:
         if threading.get_ident() == self._owner:
             self._deliver()
 
+    @property
+    def is_closing(self) -> bool:
+        """Whether a track is closed that some sink has not closed yet."""
+        return bool(self._closings)
+
     def tick(self, now_ns: int) -> None:
         """Let the sinks' threads run, and tell the time a few times a second."""
         self._deliver()
@@ -111,7 +118,8 @@ class Dispatcher:
 
     def close(self, track: Track, summary: TrackSummary) -> None:
         """End a track on all sinks."""
-        closing = _Closing(track, summary, len(self.runners), self._on_closed)
+        closing = _Closing(track, summary, len(self.runners), self._closed)
+        self._closings.add(id(closing))
         if not self.runners:
             closing.finish()
         for runner in self.runners:
@@ -126,6 +134,11 @@ class Dispatcher:
         self._deliver()
         for runner in self.runners:
             runner.stop()
+
+    def _closed(self, closing: _Closing) -> None:
+        self._closings.discard(id(closing))
+        if self._on_closed is not None:
+            self._on_closed(closing.track, closing.summary, closing.results)
 
     def _deliver(self) -> None:
         # an event that a sink emits while it hears of another waits for its turn
@@ -148,7 +161,7 @@ class _Closing:
     track: Track
     summary: TrackSummary
     waiting: int
-    on_closed: Callable[[Track, TrackSummary, Results], None] | None
+    on_closed: Callable[[_Closing], None]
     results: Results = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
@@ -162,10 +175,8 @@ class _Closing:
             self.finish()
 
     def finish(self) -> None:
-        if self.on_closed is None:
-            return
         try:
-            self.on_closed(self.track, self.summary, self.results)
+            self.on_closed(self)
         except Exception:
             logger.exception("the end of track %s could not be recorded", self.track.call_leg_id)
 

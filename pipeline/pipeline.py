@@ -133,6 +133,8 @@ class Pipeline:
         rows = max(self.tracks, default=-1) + 1
         for state in (self.bank, self.statistics, self.playout):
             state.trim(rows)
+        if self._straight is not None:
+            self._straight.unbind()
         self._scratch = self._scratch[: self.bank.rows].copy()
 
     def summary(self, row: int, reason: CloseReason) -> TrackSummary:

@@ -82,6 +82,11 @@ class StraightWay:
         self._playout.silence_samples_total += silence
         return self._out[6, :odd], self._blocks(groups, packets.store)
 
+    def unbind(self) -> None:
+        """Let go of the columns: what holds them keeps their memory."""
+        self._bound = (0, 0, 0)
+        self._state = None
+
     def _blocks(
         self, groups: list[tuple[int, int, int]], store: NDArray[np.uint8]
     ) -> Iterator[AudioBlock]:

@@ -128,6 +128,7 @@ class VadSink(Sink):
         if not self._speech:
             self._activity.trim(0)
             self._floor.trim(0)
+            self._bound, self._state = (0, 0), None  # which holds the columns
         return {
             "speech": speech.segments,
             "speech_ratio": speech.samples / duration if duration else 0.0,

@@ -12,7 +12,6 @@ badly, since the last words of a version-1 UUID are the same for all of one node
 
 from __future__ import annotations
 
-import heapq
 import secrets
 from typing import TYPE_CHECKING
 
@@ -57,7 +56,8 @@ class TrackTable:
         self._word0 = np.zeros(max_tracks + 1, np.uint64)
         self._word1 = np.zeros(max_tracks + 1, np.uint64)
         self._side = np.full(max_tracks + 1, _NOBODY, np.uint8)
-        self._free = list(range(max_tracks))  # a heap
+        self._rows_used = 0
+        self._lowest_free = 0  # no row below is free
         self._kernel = kernel = load()
         if kernel is not None:
             self._columns = kernel.Columns(
@@ -66,12 +66,12 @@ class TrackTable:
             )  # fmt: skip
 
     def __len__(self) -> int:
-        return self.max_tracks - len(self._free)
+        return self._rows_used
 
     @property
     def is_full(self) -> bool:
         """Whether no row is left."""
-        return not self._free
+        return self._rows_used == self.max_tracks
 
     def lookup(
         self, word0: NDArray[np.uint64], word1: NDArray[np.uint64], side: NDArray[np.uint8]
@@ -96,9 +96,10 @@ class TrackTable:
 
     def add(self, word0: int, word1: int, side: int) -> int:
         """Give a row to a key that has none; `NO_ROW` when the table has no room for it."""
-        if not self._free:
+        if self.is_full:
             return NO_ROW
-        row = self._free[0]
+        is_free = self._side[self._lowest_free : self.max_tracks] == _NOBODY
+        row = self._lowest_free = self._lowest_free + int(is_free.argmax())
         self._word0[row], self._word1[row], self._side[row] = word0, word1, side
         mixed = self._mixed(row)
         bucket = mixed >> _BUCKET_SHIFT & BUCKETS - 1
@@ -110,7 +111,7 @@ class TrackTable:
             self._side[row] = _NOBODY
             return NO_ROW
         members.append(row)
-        heapq.heappop(self._free)
+        self._rows_used += 1
         self.generation[row] += 1
         return row
 
@@ -126,7 +127,8 @@ class TrackTable:
         if not members:
             del self._members[bucket]
         self._side[row] = _NOBODY
-        heapq.heappush(self._free, row)
+        self._rows_used -= 1
+        self._lowest_free = min(self._lowest_free, row)
 
     def _rearrange(self, bucket: int, rows: list[int]) -> bool:
         """Give a bucket another multiplier; the last of its rows has no place yet.
