@@ -30,8 +30,8 @@ ENV PATH=/opt/strep/bin:$PATH \
 USER 10001:10001
 WORKDIR /recordings
 VOLUME /recordings
-# Forked media; health and metrics, which listen on the container's loopback until STREP_HTTP
-# (0.0.0.0:8080, say) opens them.
+# Forked media; HTTP, which listens on the container's loopback until STREP_HTTP (0.0.0.0:8080, say)
+# opens it to those who have the token (STREP_HTTP_TOKEN_FILE).
 EXPOSE 9000/udp 8080/tcp
 STOPSIGNAL SIGTERM
 HEALTHCHECK --interval=10s --timeout=3s --start-period=5s \
