@@ -4,11 +4,15 @@
       "version": 1,
       "call_leg_id": "...", "leg": "A",
       "started_at": "2026-01-31T12:00:00.000Z", "ended_at": "...",
+      "call": {<what is known of the call>},
+      "earlier": [{"recording": "<file name>", "started_at": "...", "ended_at": "..."}, ...],
       "recordings": ["<file name>", ...],
       "tracks": [<as of track_entry>, ...]
     }
 
 Every track is added when it ends, so that the manifest of a call with one side only is complete.
+`call` is there where somebody knew of the call, `earlier` where there are other recordings of the
+same call leg that began before.
 """
 
 from __future__ import annotations
@@ -22,7 +26,7 @@ from pipeline.quality import codec_name
 from pipeline.utc import rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Mapping, Sequence
 
     from pipeline.block import Track, TrackSummary
 
@@ -36,11 +40,16 @@ def add_track(
     track: Track,
     summary: TrackSummary,
     results: Mapping[str, Mapping[str, Any]],
+    *,
+    call: Mapping[str, Any] | None = None,
+    earlier: Sequence[Mapping[str, Any]] = (),
 ) -> None:
     """Add a closed track to the manifest at `path`, or begin it.
 
     `results` are those of all sinks, by sink name; those for another recording's manifest are
-    left out. A track's `recording` is a file name here, because the manifest stands beside it.
+    left out. `call` is what is known of the call by now, `earlier` are recordings of the call leg
+    as they stand in the manifest, but for their paths; the recording's own is left out. Recordings
+    are file names here, because the manifest stands beside them; one in another folder is a path.
 
     The file is replaced as a whole, and holds no state but itself. Raises OSError, and ValueError
     where there is a file at `path` that is no manifest.
@@ -53,18 +62,25 @@ def add_track(
     entry = track_entry(track, summary, own)
     if entry["recording"] is not None:
         entry["recording"] = Path(entry["recording"]).name
-    tracks = [*_tracks(path), entry]
+    before = _read(path)
+    tracks = [*before["tracks"], entry]
+    recordings = list(
+        dict.fromkeys(each["recording"] for each in tracks if each["recording"] is not None)
+    )
+    others = [each | {"recording": _beside(path, each["recording"])} for each in map(dict, earlier)]
+    others = [each for each in others if each["recording"] not in recordings]
     manifest = {
         "version": VERSION,
         "call_leg_id": entry["call_leg_id"],
         "leg": entry["leg"],
         "started_at": min(each["started_at"] for each in tracks),
         "ended_at": max(each["ended_at"] for each in tracks),
-        "recordings": list(
-            dict.fromkeys(each["recording"] for each in tracks if each["recording"] is not None)
-        ),
+        "call": call or before.get("call"),
+        "earlier": others or before.get("earlier"),
+        "recordings": recordings,
         "tracks": tracks,
     }
+    manifest = {key: value for key, value in manifest.items() if value is not None}
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     part.replace(path)
@@ -140,12 +156,18 @@ def _hexadecimal(ssrc: int) -> str:
     return f"{ssrc:#010x}"
 
 
-def _tracks(path: Path) -> list[dict[str, Any]]:
-    """Return the tracks that the manifest holds so far."""
+def _beside(manifest: Path, recording: str) -> str:
+    """Return a recording as the manifest names it."""
+    path = Path(recording)
+    return path.name if path.parent == manifest.parent else recording
+
+
+def _read(path: Path) -> dict[str, Any]:
+    """Return the manifest as it is so far."""
     try:
-        tracks: list[dict[str, Any]] = json.loads(path.read_text(encoding="utf-8"))["tracks"]
+        manifest = json.loads(path.read_text(encoding="utf-8"))
+        return {**manifest, "tracks": list(manifest["tracks"])}
     except FileNotFoundError:
-        return []
+        return {"tracks": []}
     except (LookupError, TypeError, ValueError) as error:
         raise ValueError(f"{path} is not a manifest of a recording ({error!r})") from error
-    return tracks

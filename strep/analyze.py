@@ -90,7 +90,8 @@ def analyze(
             receiver.stop()
     closed.sort(key=lambda entry: (entry[0].opened_ns, entry[0].row))
     datagrams = receiver.datagrams
-    datagrams.pop("on_probation")  # none is left once all tracks are closed
+    for waiting in ("on_probation", "pending"):
+        datagrams.pop(waiting)  # none is left once all tracks are closed
     return Report(
         capture=str(capture),
         datagrams=datagrams,

@@ -11,7 +11,8 @@ from pipeline.quality import codec_name
 from pipeline.utc import rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import AsyncIterator
+    from collections.abc import AsyncIterator, Callable, Mapping
+    from uuid import UUID
 
     from pipeline.block import Track
     from pipeline.pipeline import Pipeline
@@ -20,10 +21,13 @@ CALLS_AT_ONCE = 16
 """A millisecond or two of work between turns of the loop."""
 
 
-async def open_calls(pipeline: Pipeline, worker: int) -> AsyncIterator[str]:
+async def open_calls(
+    pipeline: Pipeline, worker: int, facts: Callable[[UUID], Mapping[str, Any] | None]
+) -> AsyncIterator[str]:
     """Give out the open calls as JSON objects, some at a time, separated by commas.
 
-    Each has its `call_leg_id`, the `worker` that receives it, and its open `tracks`.
+    Each has its `call_leg_id`, the `worker` that receives it, its open `tracks`, and whatever
+    `facts` knows of its call leg.
     """
     legs: dict[int, list[Track]] = {}
     for track in pipeline.tracks.values():
@@ -31,7 +35,12 @@ async def open_calls(pipeline: Pipeline, worker: int) -> AsyncIterator[str]:
     rest = iter(legs.values())
     while some := list(islice(rest, CALLS_AT_ONCE)):
         calls = [
-            {"call_leg_id": str(tracks[0].call_leg_id), "worker": worker, "tracks": entries}
+            {
+                **(facts(tracks[0].call_leg_id) or {}),
+                "call_leg_id": str(tracks[0].call_leg_id),
+                "worker": worker,
+                "tracks": entries,
+            }
             for tracks in some
             if (entries := [_entry(pipeline, t) for t in tracks if _is_open(pipeline, t)])
         ]

@@ -12,6 +12,10 @@ replaces it whole, lists included. Two settings are lists:
 The flag of a list is repeated; its variable separates the items by semicolons. A value inside a
 text can hold neither a comma nor, in the environment, a semicolon: such values need the file.
 Options of sinks are converted and checked by the sinks, not here.
+
+The settings of the control plane are those of `ControlSettings`: `media_target` in the file's table
+`[control]`, `STREP_CONTROL_MEDIA_TARGET`, `--control-media-target`. There is a control plane where
+any of them is given. Keys and tokens are no settings: files hold them, or variables of their own.
 """
 
 from __future__ import annotations
@@ -31,8 +35,10 @@ from pydantic import (
     PlainValidator,
     TypeAdapter,
     ValidationError,
+    model_validator,
 )
 
+from strep.control.settings import AutoFork, ControlSettings, PortRange
 from strep.specs import (
     Address,
     ConfigError,
@@ -47,7 +53,7 @@ from strep.specs import (
     parse_sinks,
     unknown,
 )
-from strep.validation import as_folder, as_text, between, one_of, shown
+from strep.validation import as_file, as_folder, as_text, between, one_of, shown
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -67,6 +73,10 @@ __all__ = [
 PREFIX = "STREP_"
 FILE_VARIABLE = "STREP_CONFIG"
 """Names the TOML file where no flag does."""
+CREDENTIALS = ("STREP_API_KEY", "STREP_API_KEY_FILE", "STREP_HTTP_TOKEN")
+"""Variables that are no settings, and no misspellings of one."""
+DATABASE = "strep.db"
+"""Name of the database in the folder of recordings."""
 
 LogFormat = Literal["auto", "console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
@@ -95,6 +105,14 @@ def _as_address_or_none(value: object) -> Address | None:
         return as_address(value)
     except ValueError as error:
         raise ValueError(f"{error} nor none") from None
+
+
+def _as_file_or_none(value: object) -> Path | None:
+    return None if value is None or value == "none" else as_file(value)
+
+
+def _as_database(value: object) -> Path | Literal["auto"] | None:
+    return "auto" if value == "auto" else _as_file_or_none(value)
 
 
 def _as_workers(value: object) -> object:
@@ -137,9 +155,15 @@ class Settings(BaseModel):
     http: Annotated[Address | None, PlainValidator(_as_address_or_none)] = Address(
         "127.0.0.1", 8080
     )
-    """Where health, metrics and calls are served; None (`none`) for nowhere."""
+    """Where health, metrics, calls and forks are served; None (`none`) for nowhere."""
+    http_token_file: Annotated[Path | None, PlainValidator(_as_file_or_none)] = None
+    """File that holds the token that HTTP asks for; without it the token, if there is any, comes
+    from the environment."""
     recordings: Annotated[Path, PlainValidator(as_folder)] = Path("recordings")
     """Folder of all that sinks write; a relative one is meant from the working directory."""
+    database: Annotated[Path | Literal["auto"] | None, PlainValidator(_as_database)] = "auto"
+    """Where calls, forks and recordings are remembered, by one daemon at a time: a file, `auto` for
+    strep.db in the folder of recordings; None (`none`) for nowhere."""
     sinks: Annotated[
         tuple[Annotated[SinkSpec, BeforeValidator(as_sink)], ...], BeforeValidator(_as_sinks)
     ] = (SinkSpec(name="wav"), SinkSpec(name="vad"))
@@ -163,16 +187,33 @@ class Settings(BaseModel):
     log_format: Annotated[LogFormat, one_of(LogFormat)] = "auto"
     """`auto` is console where standard error is a terminal, JSON elsewhere."""
     log_level: Annotated[LogLevel, one_of(LogLevel)] = "info"
+    control: ControlSettings | None = None
+    """How calls are controlled; None for not at all."""
+
+    @model_validator(mode="after")
+    def _remembers_forks(self) -> Settings:
+        if self.control is not None and self.database is None:
+            raise ValueError("database: none, but the control plane needs one: it remembers forks")
+        return self
+
+    @property
+    def database_file(self) -> Path | None:
+        """The database; None where none is kept."""
+        return self.recordings / DATABASE if self.database == "auto" else self.database
 
     def as_toml(self) -> str:
         """Return a TOML document of every setting, which `load` reads back to an equal object."""
         lines = [
-            f"{key} = {_toml(getattr(self, field))}"
-            for key, field in _FIELDS.items()
-            if key not in {"media", "sink"}
+            f"{key} = {_toml(getattr(self, key))}"
+            for key in type(self).model_fields
+            if key not in {"media", "sinks", "control"}
         ]
         if not self.sinks:
             lines.append("sink = []")
+        if self.control is not None:
+            given = ((key, getattr(self.control, key)) for key in ControlSettings.model_fields)
+            lines += ["", "[control]"]
+            lines += [f"{key} = {_toml(value)}" for key, value in given if value is not None]
         for listener in self.media:
             bound = () if listener.call_leg_id is None else ("call_leg_id", "leg", "direction")
             lines += ["", "[[media]]"]
@@ -183,8 +224,17 @@ class Settings(BaseModel):
         return "\n".join(lines) + "\n"
 
 
-_FIELDS = {"sink" if field == "sinks" else field: field for field in Settings.model_fields}
-"""Fields by the key that stands for them in every source."""
+_CONTROL = "control"
+_PATHS: dict[str, tuple[str, ...]] = {
+    "sink" if field == "sinks" else field: (field,) for field in Settings.model_fields
+} | {f"{_CONTROL}_{field}": (_CONTROL, field) for field in ControlSettings.model_fields}
+"""Where a setting stands, by the key that names it."""
+_FILE_KEYS = [key for key, path in _PATHS.items() if len(path) == 1]
+_TEXT_KEYS = [key for key in _PATHS if key != _CONTROL]
+"""Those of the environment and the command line."""
+_TABLES = {
+    "auto_fork": [field.alias or name for name, field in AutoFork.model_fields.items()],
+}
 
 
 def _toml(value: object) -> str:
@@ -192,8 +242,11 @@ def _toml(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
-    if isinstance(value, tuple) and not isinstance(value, Address):
+    if isinstance(value, tuple) and not isinstance(value, Address | PortRange):
         return f"[{', '.join(map(_toml, value))}]"
+    if isinstance(value, AutoFork):
+        rule = value.model_dump(by_alias=True)
+        return f"{{{', '.join(f'{key} = {_toml(each)}' for key, each in rule.items())}}}"
     # JSON's escapes are TOML's; only DEL has to be escaped in TOML alone.
     text = "none" if value is None else str(value)
     return json.dumps(text, ensure_ascii=False).replace("\x7f", "\\u007f")
@@ -224,13 +277,28 @@ def load(file: Path | None, environment: Mapping[str, str], flags: Mapping[str, 
         given |= _from_file(file)
     given |= _from_environment(environment)
     given |= _from_flags(flags)
+    settings: dict[str, Any] = {}
+    for key, item in given.items():
+        *sections, field = _PATHS[key]
+        table = settings
+        for section in sections:
+            table = table.setdefault(section, {})
+        table[field] = item.value
     try:
-        return Settings.model_validate({_FIELDS[key]: item.value for key, item in given.items()})
+        return Settings.model_validate(settings)
     except ValidationError as error:
-        (field, *inside), sentence = fault(error)
-        item = given["sink" if field == "sinks" else str(field)]
-        path = _path(inside) if item.in_file else ""
-        raise ConfigError(f"{item.where}{path}: {sentence}") from None
+        path, sentence = fault(error, _TABLES)
+        raise ConfigError(f"{_place(path, given)}{sentence}") from None
+
+
+def _place(path: Sequence[int | str], given: Mapping[str, _Given]) -> str:
+    """Return the words that say where a path into the settings leads, with a colon and a blank."""
+    starts = [key for key in given if path[: len(_PATHS[key])] == _PATHS[key]]
+    if not starts:
+        return f"{path[0]}: " if path else ""
+    key = max(starts, key=lambda key: len(_PATHS[key]))
+    inside = _inside(path[len(_PATHS[key]) :]) if given[key].in_file else ""
+    return f"{given[key].where}{inside}: "
 
 
 def _from_file(file: Path) -> dict[str, _Given]:
@@ -243,14 +311,32 @@ def _from_file(file: Path) -> dict[str, _Given]:
     except (ValueError, RecursionError) as error:
         raise ConfigError(f"{file}: not valid TOML: {error}") from None
     for key in document:
-        if key not in _FIELDS:
-            raise ConfigError(f"{file}: {unknown('key', key, _FIELDS)}")
-    return {key: _Given(value, f"{file}: {key}", in_file=True) for key, value in document.items()}
+        if key not in _FILE_KEYS:
+            raise ConfigError(f"{file}: {unknown('key', key, _FILE_KEYS)}")
+    given = {key: _Given(value, f"{file}: {key}", in_file=True) for key, value in document.items()}
+    if _CONTROL not in document:
+        return given
+    section = document[_CONTROL]
+    if not isinstance(section, dict):
+        raise ConfigError(f"{file}: {_CONTROL}: {shown(section)} is not a table: [{_CONTROL}]")
+    for key in section:
+        if key not in ControlSettings.model_fields:
+            known = ControlSettings.model_fields
+            raise ConfigError(f"{file}: {_CONTROL}: {unknown('key', key, known)}")
+    # one by one, so that the environment and flags replace a single one
+    return (
+        given
+        | {_CONTROL: given[_CONTROL]._replace(value={})}
+        | {
+            f"{_CONTROL}_{key}": _Given(value, f"{file}: {_CONTROL}.{key}", in_file=True)
+            for key, value in section.items()
+        }
+    )
 
 
 def _from_environment(environment: Mapping[str, str]) -> dict[str, _Given]:
-    keys = {f"{PREFIX}{key.upper()}": key for key in _FIELDS}
-    known = [*keys, FILE_VARIABLE]
+    keys = {f"{PREFIX}{key.upper()}": key for key in _TEXT_KEYS}
+    known = [*keys, FILE_VARIABLE, *CREDENTIALS]
     for variable in environment:
         # Only what looks like a misspelling is refused: the prefix is not ours alone (Kubernetes
         # sets STREP_SERVICE_HOST and more beside a service that is called strep).
@@ -271,8 +357,8 @@ def _from_flags(flags: Mapping[str, Any]) -> dict[str, _Given]:
     given: dict[str, _Given] = {}
     for key, value in flags.items():
         flag = f"--{key.replace('_', '-')}"
-        if key not in _FIELDS:
-            known = [f"--{name.replace('_', '-')}" for name in _FIELDS]
+        if key not in _TEXT_KEYS:
+            known = [f"--{name.replace('_', '-')}" for name in _TEXT_KEYS]
             raise ConfigError(f"command line: {unknown('flag', flag, known)}")
         if value is not None:
             given[key] = _Given(_decoded(value, flag), flag)
@@ -289,7 +375,7 @@ def _decoded(value: object, where: str) -> object:
     return value
 
 
-def _path(inside: Sequence[int | str]) -> str:
+def _inside(path: Sequence[int | str]) -> str:
     return "".join(
-        f"[{part}]" if isinstance(part, int) else f".{part}" for part in inside if part != "options"
+        f"[{part}]" if isinstance(part, int) else f".{part}" for part in path if part != "options"
     )

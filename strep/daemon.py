@@ -1,4 +1,8 @@
-"""The daemon: puts sockets, workers and HTTP together, and takes them apart again."""
+"""The daemon: puts sockets, workers, database, control plane and HTTP together.
+
+It starts from the inside out, and stops so that nothing that happens is lost: webhooks are refused
+first, then the workers finish their recordings and say so, then what is known is written.
+"""
 
 from __future__ import annotations
 
@@ -6,24 +10,29 @@ import asyncio
 import os
 import resource
 import signal
-import time
 from contextlib import ExitStack, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NamedTuple
 
 import structlog
 
 from strep import __version__, http, logs
-from strep.metrics import exposition
-from strep.receive.sockets import bind, enlarge_receive_buffer, kernel_drops
+from strep.api import application
+from strep.api.access import check_exposure, find_token
+from strep.control.key import find_key
+from strep.front import Front
+from strep.receive.sockets import bind, enlarge_receive_buffer
 from strep.receive.steering import SteeringError, bind_group, worker_of
 from strep.sinks import make_sinks
+from strep.switchboard import Switchboard
 from strep.wire import Endpoint
-from strep.worker import run_async
+from strep.workerprocess import run_async
 from strep.workers import ManyWorkers, OneWorker
 
 if TYPE_CHECKING:
     import socket
     from collections.abc import Mapping, Sequence
+
+    from pydantic import SecretStr
 
     from strep.config import Settings
     from strep.specs import Listener
@@ -34,11 +43,34 @@ DROPS_LOOK_S = 10.0
 """How often the kernel's drop count is looked at for the log."""
 
 
+class Credentials(NamedTuple):
+    """The keys that stand in no settings."""
+
+    api_key: SecretStr | None
+    """For commands; None without a control plane."""
+    http_token: SecretStr | None
+    """That HTTP asks for; None for nothing."""
+
+
+def find_credentials(settings: Settings, environment: Mapping[str, str]) -> Credentials:
+    """Return the credentials for these settings.
+
+    Raises ConfigError where one is missing that is needed, or is none.
+    """
+    control, token = settings.control, find_token(settings.http_token_file, environment)
+    if settings.http is not None:
+        check_exposure(settings.http, token)
+    key = None if control is None else find_key(None, control.api_key_file, environment)
+    return Credentials(key, token)
+
+
 def run(settings: Settings) -> int:
     """Run a daemon until SIGINT or SIGTERM; return the exit code.
 
-    Raises `ListenError`, `HttpError`, `SinkError` or `WorkerError`, each one sentence.
+    Raises `ConfigError`, `ListenError`, `HttpError`, `SinkError`, `StoreError` or `WorkerError`,
+    each one sentence.
     """
+    credentials = find_credentials(settings, os.environ)
     logs.configure(settings.log_format, settings.log_level)
     open_files = allow_open_files()
     if open_files < settings.max_tracks:
@@ -48,93 +80,76 @@ def run(settings: Settings) -> int:
             max_tracks=settings.max_tracks,
         )
     with ExitStack() as stack:
-        daemon = Daemon(settings, open_sockets(settings, stack))
+        daemon = Daemon(settings, open_sockets(settings, stack), credentials)
         return run_async(daemon.run())
 
 
 class Daemon:
-    """Workers and the HTTP interface that speaks for them.
+    """Workers, what they have to know and what is to be remembered of them, and HTTP.
 
     `sockets` has a row for each worker, with a socket for each listener. With several rows it is
     to be made before the process has threads or an event loop. Raises `SinkError`.
     """
 
-    def __init__(self, settings: Settings, sockets: Sequence[Sequence[socket.socket]]) -> None:
+    def __init__(
+        self,
+        settings: Settings,
+        sockets: Sequence[Sequence[socket.socket]],
+        credentials: Credentials,
+    ) -> None:
         self._settings = settings
         self._sockets = sockets
+        self._token = credentials.http_token
         if len(sockets) == 1:
             self._workers: OneWorker | ManyWorkers = OneWorker(settings, sockets[0])
         else:
             # tells what is wrong with them, and imports them before the workers are forked
             make_sinks(settings.sinks, settings.recordings)
             self._workers = ManyWorkers(settings, sockets)
-        self._started_ns = time.monotonic_ns()
+        self._board = Switchboard(settings, self._workers, credentials.api_key)
+        self._front = Front(self._workers, self._board, sockets)
 
     async def run(self) -> int:
         """Receive until SIGINT or SIGTERM; return the exit code.
 
-        Raises `HttpError`, `SinkError` or `WorkerError`, and leaves no process behind.
+        Raises as `run` does, and leaves no process behind.
         """
         told = asyncio.Event()
         loop = asyncio.get_running_loop()
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.add_signal_handler(number, told.set)
-        site = None
-        await self._workers.start()
         try:
-            if self._settings.http is not None:
-                site = await http.start(http.application(self), self._settings.http)
-            self._log_receiving()
-            watcher = asyncio.create_task(self._watch_drops())
-            await _first(told, self._workers.failed)
-            watcher.cancel()
+            await self._board.open()
+            await self._workers.start(self._board)
+            is_whole = await self._serve(told)
         finally:
-            is_whole = await self._workers.stop()
-            if site is not None:
-                await site.cleanup()
+            await self._board.close()
         total = (await self._workers.overview()).total
         logger.info(
             "stopped", datagrams=total.datagrams_read, packets=total.packets.get("packets", 0)
         )
         return int(self._workers.failed.is_set() or not is_whole)
 
-    @property
-    def kernel_drops(self) -> int:
-        """Datagrams that the kernel dropped because a receive buffer was full."""
-        return sum(kernel_drops(sock) for row in self._sockets for sock in row)
-
-    async def health(self) -> Mapping[str, object]:
-        """Return what `/healthz` says."""
-        overview = await self._workers.overview()
-        total = overview.total
-        states = {worker.state for worker in overview.workers}
-        return {
-            "status": "ok" if states == {"up"} else "degraded" if "up" in states else "down",
-            "version": __version__,
-            "uptime_s": round((time.monotonic_ns() - self._started_ns) / 1e9, 1),
-            "tracks_open": total.tracks_open,
-            "datagrams_read": total.datagrams_read,
-            "kernel_drops": self.kernel_drops,
-            "workers": [
-                {
-                    "worker": worker.number,
-                    "pid": worker.pid,
-                    "state": worker.state,
-                    "tracks_open": worker.figures.tracks_open,
-                    "datagrams_read": worker.figures.datagrams_read,
-                }
-                for worker in overview.workers
-            ],
-        }
-
-    async def exposition(self) -> bytes:
-        """Return what `/metrics` says."""
-        return exposition(await self._workers.overview(), self.kernel_drops)
-
-    async def calls(self) -> str:
-        """Return what `/v1/calls` says."""
-        calls, missing = await self._workers.calls()
-        return f'{{"calls": [{", ".join(calls)}], "missing_workers": {missing}}}'
+    async def _serve(self, told: asyncio.Event) -> bool:
+        """Serve until told to stop; tell whether all workers could finish."""
+        site = None
+        try:
+            await self._board.start()
+            if self._settings.http is not None:
+                app = application(self._front, token=self._token)
+                site = await http.start(app, self._settings.http)
+            self._log_receiving()
+            watcher = asyncio.create_task(self._watch_drops())
+            await _first(told, self._workers.failed)
+            watcher.cancel()
+        finally:
+            self._front.is_draining = True
+            await self._board.drain()
+            is_whole = await self._workers.stop()
+            if site is not None:
+                await site.cleanup()
+            await self._board.stop()
+        return is_whole
 
     def _log_receiving(self) -> None:
         settings = self._settings
@@ -144,23 +159,23 @@ class Daemon:
             media=[str(Endpoint.of(*sock.getsockname()[:2])) for sock in self._sockets[0]],
             http=str(settings.http) if settings.http else None,
             recordings=str(settings.recordings),
+            database=str(settings.database_file) if settings.database_file else None,
             sinks=[sink.name for sink in settings.sinks],
             workers=len(self._sockets),
+            control=settings.control is not None,
         )
 
     async def _watch_drops(self) -> None:
         """Say in the log when the kernel had to drop datagrams."""
-        seen = 0
         while True:
             await asyncio.sleep(DROPS_LOOK_S)
-            drops = self.kernel_drops
-            if drops > seen:
+            since, in_all = self._front.look_at_drops()
+            if since:
                 logger.warning(
                     "the kernel dropped datagrams: the receive buffer was full",
-                    dropped=drops - seen,
-                    dropped_in_all=drops,
+                    dropped=since,
+                    dropped_in_all=in_all,
                 )
-                seen = drops
 
 
 async def _first(*events: asyncio.Event) -> None:

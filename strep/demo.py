@@ -1,43 +1,52 @@
-"""`strep demo`: the daemon, and a phone call to receive, on loopback.
+"""`strep demo`: a phone call on loopback, from its dialling to its recording.
 
-The daemon runs as a process of its own, as it would in production; this process is the carrier.
-It sends both directions of a recorded conversation as STREP over a network that loses, delays and
-reorders packets, stops the daemon and returns what came out.
+The stand-in carrier and the daemon run as processes of their own; this process is the application
+that dials. Webhooks tell the daemon what becomes of the call. As soon as it is answered, the daemon
+has it forked, and its media arrives as STREP over a network that loses, delays and reorders
+packets. When the other side has hung up, the daemon finishes the recording.
 """
 
 from __future__ import annotations
 
 import asyncio
 import json
+import os
 import signal
 import socket
 import subprocess
 import sys
-from contextlib import closing, suppress
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from uuid import UUID, uuid4
 
 import aiohttp
-import numpy as np
 
-from strep.media import packetize
-from strep.network import Impairments, traverse
+from strep.control.client import CallControl
+from strep.control.errors import CallControlError
+from strep.control.key import KEY_VARIABLE
 from strep.picture import PictureError, draw_call
-from strep.sender import send_paced
-from strep.voices import load_voice
-from strep.wire import Direction, StrepHeader
+from strep.voices import SAMPLE_RATE_HZ, load_voice
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-    from pathlib import Path
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping
 
-    from numpy.typing import NDArray
+    from strep.control.base import Call
 
-NETWORK = Impairments(loss=0.01, reorder=0.01, reorder_ms=35, jitter_ms=2.5, delay_ms=20)
+FROM, TO = "+15550100001", "+15550199999"
+CONNECTION_ID = "2000000000000000001"
+NETWORK = (
+    "--loss", "0.01", "--reorder", "0.01", "--reorder-ms", "35", "--jitter-ms", "2.5",
+    "--delay-ms", "20",
+)  # fmt: skip
 PACKET_MS = 20
+SPEEDS = (0.1, 100.0)
 READY_TIMEOUT_S = 20.0
+END_TIMEOUT_S = 20.0
+"""For what is left to do when the conversation is over."""
 STOP_TIMEOUT_S = 30.0
+LOOK_S = 0.1
+"""How often it is looked how far the call is."""
 
 
 class DemoError(RuntimeError):
@@ -46,123 +55,183 @@ class DemoError(RuntimeError):
 
 @dataclass(frozen=True, slots=True)
 class Outcome:
-    """What the demo sent and what the daemon made of it."""
+    """What the carrier sent and what the daemon made of it."""
 
-    call_leg_id: UUID
+    call: Mapping[str, Any]
+    """What the manifest says of the call."""
     sent: int
     """Packets that the network delivered."""
     dropped: int
     """Packets that the network lost."""
-    manifest: Path
-    recording: Path
     tracks: list[dict[str, Any]]
     """The tracks of the manifest."""
+    recording: Path
+    manifest: Path
     picture: Path | None
     """None where matplotlib is not installed."""
-
-
-@dataclass(frozen=True, slots=True)
-class Call:
-    """Both directions of a call as they arrive, after the network."""
-
-    call_leg_id: UUID
-    datagrams: list[NDArray[np.uint8]]
-    due_s: NDArray[np.float64]
-    dropped: int
-
-
-def make_call(seed: int) -> Call:
-    """Prepare the shipped conversation: inbound the caller, outbound the agent."""
-    call_leg_id = uuid4()
-    random = np.random.default_rng(seed)
-    datagrams: list[NDArray[np.uint8]] = []
-    times: list[NDArray[np.float64]] = []
-    dropped = 0
-    for direction, codes in (
-        (Direction.INBOUND, load_voice("caller")),
-        (Direction.OUTBOUND, load_voice("agent")),
-    ):
-        packets = packetize(
-            codes,
-            payload_type=0,
-            ssrc=int(random.integers(2**32)),
-            first_sequence=int(random.integers(2**16)),
-            first_timestamp=int(random.integers(2**32)),
-            packet_ms=PACKET_MS,
-            strep=StrepHeader(call_leg_id, direction=direction),
-        )
-        arrivals = traverse(np.arange(len(packets)) * PACKET_MS / 1000, NETWORK, seed=random)
-        datagrams += list(packets[arrivals.packet])
-        times.append(arrivals.time_s)
-        dropped += len(packets) - len(np.unique(arrivals.packet))
-    due_s = np.concatenate(times)
-    order = due_s.argsort(kind="stable")
-    return Call(call_leg_id, [datagrams[i] for i in order], due_s[order], dropped)
+    database: Path
 
 
 async def run(
     out: Path,
     *,
     speed: float = 1.0,
-    seed: int = 3,
-    started: Callable[[int], None] | None = None,
-    progress: Callable[[int], None] | None = None,
+    seed: int = 7,
+    progress: Callable[[str, float | None], None] | None = None,
 ) -> Outcome:
     """Run the demo into the folder `out`. Raises `DemoError`.
 
-    `started` is told how many packets will be sent, `progress` how many were.
+    `seed` is of the network's misfortunes. `progress` is told what goes on, and how much of the
+    conversation is over, from 0 to 1, or None before there is one.
     """
-    call = make_call(seed)
-    media_port = _free_port(socket.SOCK_DGRAM)
-    http_port = _free_port(socket.SOCK_STREAM)
-    log = _new_log(out)
+    tell = progress or (lambda _text, _part: None)
+    if not SPEEDS[0] <= speed <= SPEEDS[1]:
+        raise DemoError(f"the speed is {speed:g}, expected {SPEEDS[0]:g} to {SPEEDS[1]:g}")
+    carrier_log, daemon_log, database = _fresh(out, "carrier.log", "daemon.log", "demo.db")
+    talk_s = len(load_voice("caller")) / SAMPLE_RATE_HZ
+    tell("starting the carrier and the daemon", None)
+    async with _carrier(talk_s, speed=speed, seed=seed, log=carrier_log) as carrier:
+        http = f"127.0.0.1:{_free_port(socket.SOCK_STREAM)}"
+        async with _daemon(http, out, database, carrier, daemon_log), _session() as session:
+            tell(f"{FROM} calls {TO}", None)
+            call = await _dial(carrier, f"http://{http}/webhooks")
+            loop = asyncio.get_running_loop()
+            deadline_s = loop.time() + talk_s / speed + END_TIMEOUT_S
+            while not (tracks := await _recorded(session, http, call)):
+                if loop.time() > deadline_s:
+                    raise DemoError(f"the call was not recorded in time; see {daemon_log}")
+                status = await _get(session, carrier["control_url"])
+                if status["datagrams"]:
+                    tell("they talk", status["datagrams"] * PACKET_MS / 1000 / (2 * talk_s))
+                await asyncio.sleep(LOOK_S)
+            sent = (await _get(session, f"{carrier['control_url']}/sent"))["tracks"]
+    tell("drawing a picture", 1.0)
+    return _outcome(Path(tracks[0]["manifest"]), sent, database)
+
+
+@asynccontextmanager
+async def _carrier(
+    talk_s: float, *, speed: float, seed: int, log: Path
+) -> AsyncIterator[dict[str, str]]:
+    """Run the stand-in carrier; gives its addresses and keys."""
+    async with _process(
+        "simulate", "--http", "127.0.0.1:0", "--json", "--seed", str(seed), "--speed", str(speed),
+        "--talk-s", str(talk_s), "--packet-ms", str(PACKET_MS), *NETWORK,
+        log=log, stdout=subprocess.PIPE,
+    ) as process:  # fmt: skip
+        line = b""
+        if process.stdout is not None:
+            with suppress(TimeoutError):
+                line = await asyncio.wait_for(process.stdout.readline(), READY_TIMEOUT_S)
+        if not line:
+            raise DemoError(f"the carrier did not start; see {log}")
+        yield json.loads(line)
+
+
+@asynccontextmanager
+async def _daemon(
+    http: str, out: Path, database: Path, carrier: Mapping[str, str], log: Path
+) -> AsyncIterator[None]:
+    """Run the daemon, which forks the calls of our connection."""
+    media = f"127.0.0.1:{_free_port(socket.SOCK_DGRAM)}"
+    async with _process(
+        "serve", "--media", media, "--http", http,
+        "--recordings", str(out), "--database", str(database),
+        "--sink", "wav", "--sink", "vad", "--log-format", "json",
+        "--control-base-url", carrier["base_url"],
+        "--control-webhook-public-key", carrier["public_key"],
+        "--control-media-target", f"udp:{media}",
+        "--control-auto-fork", CONNECTION_ID,
+        log=log, secrets={KEY_VARIABLE: carrier["api_key"]},
+    ) as process:  # fmt: skip
+        await _until_ready(process, http, log)
+        yield
+    if process.returncode != 0:
+        raise DemoError(f"the daemon did not end as it should; see {log}")
+
+
+@asynccontextmanager
+async def _process(
+    *arguments: str, log: Path, secrets: Mapping[str, str] | None = None, stdout: int | None = None
+) -> AsyncIterator[asyncio.subprocess.Process]:
+    """Run a command of strep until it is told to end; settings of our environment are not its."""
+    environment = {key: text for key, text in os.environ.items() if not key.startswith("STREP_")}
     with log.open("wb") as errors:
-        daemon = await asyncio.create_subprocess_exec(
-            sys.executable, "-m", "strep", "serve",
-            "--media", f"127.0.0.1:{media_port}", "--http", f"127.0.0.1:{http_port}",
-            "--recordings", str(out), "--sink", "wav", "--sink", "vad", "--log-format", "json",
-            stdout=subprocess.DEVNULL, stderr=errors,
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, "-m", "strep", *arguments, stderr=errors,
+            stdout=subprocess.DEVNULL if stdout is None else stdout,
+            env={**environment, **(secrets or {})},
         )  # fmt: skip
     try:
-        await _until_ready(daemon, http_port, log)
-        if started is not None:
-            started(len(call.datagrams))
-        await send_paced(
-            [bytes(d) for d in call.datagrams], call.due_s, ("127.0.0.1", media_port),
-            speed=speed, progress=progress,
-        )  # fmt: skip
+        yield process
     finally:
-        await _stop(daemon)
-    if daemon.returncode != 0:
-        raise DemoError(f"the daemon did not finish the recording; its log is {log}")
-    return _outcome(call, out, log)
+        await _stop(process)
 
 
-def _new_log(out: Path) -> Path:
+async def _dial(carrier: Mapping[str, str], webhook_url: str) -> Call:
     try:
-        out.mkdir(parents=True, exist_ok=True)
-        log = out / "daemon.log"
-        log.write_bytes(b"")
-    except OSError as error:
-        raise DemoError(f"cannot write to {out}: {error.strerror}") from None
-    return log
+        async with CallControl(key=carrier["api_key"], base_url=carrier["base_url"]) as control:
+            return await control.dial(
+                connection_id=CONNECTION_ID, from_=FROM, to=TO, webhook_url=webhook_url
+            )
+    except CallControlError as error:
+        raise DemoError(f"the call could not be dialled: {error}") from None
 
 
-def _outcome(call: Call, out: Path, log: Path) -> Outcome:
-    manifests = list(out.glob(f"*{call.call_leg_id}*.json"))
-    if len(manifests) != 1:
-        raise DemoError(f"the daemon made {len(manifests)} recordings, not one; its log is {log}")
-    manifest = manifests[0]
-    tracks = json.loads(manifest.read_text())["tracks"]
-    tracks.sort(key=lambda track: track["direction"])
+async def _recorded(session: aiohttp.ClientSession, http: str, call: Call) -> list[dict[str, Any]]:
+    """Return the tracks of the call, once it is over and its recording is finished."""
+    url = f"http://{http}/v1/calls/{call.call_leg_id}"
+    known = await _get(session, url)
+    tracks: list[dict[str, Any]] = known.get("tracks", [])
+    is_over = known.get("ended_at") is not None and not known["is_open"]
+    return tracks if is_over and all(track["manifest"] for track in tracks) else []
+
+
+async def _get(session: aiohttp.ClientSession, url: str) -> dict[str, Any]:
+    """Return a JSON object; an empty one where there is none yet."""
+    try:
+        async with session.get(url) as answer:
+            document: dict[str, Any] = await answer.json() if answer.status == 200 else {}
+            return document
+    except (aiohttp.ClientError, TimeoutError) as error:
+        raise DemoError(f"{url} does not answer: {error}") from None
+
+
+async def _until_ready(process: asyncio.subprocess.Process, http: str, log: Path) -> None:
+    loop = asyncio.get_running_loop()
+    deadline_s = loop.time() + READY_TIMEOUT_S
+    async with _session() as session:
+        while loop.time() < deadline_s and process.returncode is None:
+            with suppress(DemoError):
+                if (await _get(session, f"http://{http}/readyz")).get("ready"):
+                    return
+            await asyncio.sleep(LOOK_S / 2)
+    raise DemoError(f"the daemon did not start; see {log}")
+
+
+async def _stop(process: asyncio.subprocess.Process) -> None:
+    if process.returncode is not None:
+        return
+    process.send_signal(signal.SIGTERM)
+    try:
+        await asyncio.wait_for(process.wait(), STOP_TIMEOUT_S)
+    except TimeoutError:
+        process.kill()
+        await process.wait()
+
+
+def _outcome(manifest: Path, sent: Iterable[Mapping[str, Any]], database: Path) -> Outcome:
+    document = json.loads(manifest.read_text())
+    counts = [track["counts"] for track in sent]
     return Outcome(
-        call_leg_id=call.call_leg_id,
-        sent=len(call.datagrams),
-        dropped=call.dropped,
-        manifest=manifest,
+        call=document["call"],
+        sent=sum(count["datagrams"] for count in counts),
+        dropped=sum(count["lost"] for count in counts),
+        tracks=sorted(document["tracks"], key=lambda track: str(track["direction"])),
         recording=manifest.with_suffix(".wav"),
-        tracks=tracks,
+        manifest=manifest,
         picture=_draw(manifest),
+        database=database,
     )
 
 
@@ -175,29 +244,25 @@ def _draw(manifest: Path) -> Path | None:
     return picture
 
 
-async def _until_ready(daemon: asyncio.subprocess.Process, http_port: int, log: Path) -> None:
-    url = f"http://127.0.0.1:{http_port}/healthz"
-    loop = asyncio.get_running_loop()
-    deadline = loop.time() + READY_TIMEOUT_S
-    async with aiohttp.ClientSession() as session:
-        while loop.time() < deadline and daemon.returncode is None:
-            with suppress(aiohttp.ClientError):
-                async with session.get(url) as response:
-                    if response.status == 200:
-                        return
-            await asyncio.sleep(0.05)
-    raise DemoError(f"the daemon did not start; its log is {log}")
+def _fresh(out: Path, *names: str) -> list[Path]:
+    """Make the folder and return files in it that are not there.
 
-
-async def _stop(daemon: asyncio.subprocess.Process) -> None:
-    if daemon.returncode is not None:
-        return
-    daemon.send_signal(signal.SIGTERM)
+    The carrier's ids are the same each time: a database that knew them would tell of two calls.
+    """
+    files = [out / name for name in names]
     try:
-        await asyncio.wait_for(daemon.wait(), STOP_TIMEOUT_S)
-    except TimeoutError:
-        daemon.kill()
-        await daemon.wait()
+        out.mkdir(parents=True, exist_ok=True)
+        for file in files:
+            for suffix in ("", "-wal", "-shm"):
+                file.with_name(file.name + suffix).unlink(missing_ok=True)
+        files[0].touch()
+    except OSError as error:
+        raise DemoError(f"cannot write to {out}: {error.strerror}") from None
+    return files
+
+
+def _session() -> aiohttp.ClientSession:
+    return aiohttp.ClientSession(timeout=aiohttp.ClientTimeout(total=5.0))
 
 
 def _free_port(kind: socket.SocketKind) -> int:

@@ -28,13 +28,19 @@ class Figures:
     """By sink, like all that follow."""
     sink_dropped_frames: Mapping[str, int] = field(default_factory=dict)
     sink_errors: Mapping[str, int] = field(default_factory=dict)
+    news_dropped: int = 0
+    """Openings and closings of tracks that nobody will hear of."""
+    pair_kernel_drops: int = 0
+    """Datagrams that the kernel dropped on pairs of ports."""
     cpu_s: float = 0.0
     """Processor time, of the user and the system."""
 
     tracks_open: int = 0
     """A gauge, like all that follow."""
     waiting: Mapping[str, int] = field(default_factory=dict)
-    """Packets that wait: `held` and `on_probation`."""
+    """Packets that wait: `held`, `on_probation` and `pending`."""
+    legs_pending: int = 0
+    """Call legs that are not known, and whose packets wait for that."""
     sink_queue_bytes: Mapping[str, int] = field(default_factory=dict)
     sink_off: Mapping[str, int] = field(default_factory=dict)
     """In how many workers a sink is switched off."""
@@ -56,7 +62,13 @@ class Figures:
         if self.tracks_open:
             closed["worker_died"] = closed.get("worker_died", 0) + self.tracks_open
         return replace(
-            self, tracks_closed=closed, tracks_open=0, waiting={}, sink_queue_bytes={}, sink_off={}
+            self,
+            tracks_closed=closed,
+            tracks_open=0,
+            waiting={},
+            legs_pending=0,
+            sink_queue_bytes={},
+            sink_off={},
         )
 
 

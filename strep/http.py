@@ -1,70 +1,33 @@
-"""The daemon's HTTP interface: health, metrics and the list of open calls."""
+"""Serving an aiohttp application on an address."""
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Protocol
+import logging
+from typing import TYPE_CHECKING
 
 from aiohttp import web
-
-from strep.metrics import CONTENT_TYPE
+from aiohttp.http_exceptions import HttpProcessingError
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
-
     from strep.specs import Address
+
+SHUTDOWN_TIMEOUT_S = 3.0
+"""How long requests under way are waited for at the end."""
 
 
 class HttpError(OSError):
     """An address that HTTP cannot be served on, in words for the operator."""
 
 
-class Source(Protocol):
-    """Who knows the answers."""
-
-    async def health(self) -> Mapping[str, object]:
-        """Return the document of `/healthz`; its `status` is `down` where nothing receives."""
-        ...
-
-    async def exposition(self) -> bytes:
-        """Return the metrics in Prometheus' text format."""
-        ...
-
-    async def calls(self) -> str:
-        """Return the document of `/v1/calls`, a text of JSON."""
-        ...
-
-
-def application(source: Source) -> web.Application:
-    """Return the application.
-
-    `GET /healthz` (JSON; 503 where nothing receives), `GET /metrics` (Prometheus) and
-    `GET /v1/calls` (JSON).
-    """
-
-    async def healthz(_: web.Request) -> web.Response:
-        document = await source.health()
-        return web.json_response(document, status=503 if document["status"] == "down" else 200)
-
-    async def metrics(_: web.Request) -> web.Response:
-        return web.Response(body=await source.exposition(), headers={"Content-Type": CONTENT_TYPE})
-
-    async def calls(_: web.Request) -> web.Response:
-        return web.Response(text=await source.calls(), content_type="application/json")
-
-    app = web.Application()
-    app.add_routes(
-        [
-            web.get("/healthz", healthz),
-            web.get("/metrics", metrics),
-            web.get("/v1/calls", calls),
-        ]
-    )
-    return app
-
-
 async def start(app: web.Application, address: Address) -> web.AppRunner:
     """Serve the application; the caller ends it with `cleanup()`. Raises `HttpError`."""
-    runner = web.AppRunner(app, access_log=None, handle_signals=False)
+    runner = web.AppRunner(
+        app,
+        access_log=None,
+        handle_signals=False,
+        logger=_logger,
+        shutdown_timeout=SHUTDOWN_TIMEOUT_S,
+    )
     await runner.setup()
     try:
         await web.TCPSite(runner, address.host, address.port).start()
@@ -73,3 +36,12 @@ async def start(app: web.Application, address: Address) -> web.AppRunner:
         reason = error.strerror.rsplit(": ", 1)[-1] if error.strerror else str(error)
         raise HttpError(f"cannot serve HTTP on {address}: {reason}") from None
     return runner
+
+
+def _is_ours(record: logging.LogRecord) -> bool:
+    """Tell whether it is no stranger's doing: aiohttp shows a traceback of what is no HTTP."""
+    return not (record.exc_info and isinstance(record.exc_info[1], HttpProcessingError))
+
+
+_logger = logging.getLogger("strep.http")
+_logger.addFilter(_is_ours)

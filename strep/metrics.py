@@ -15,13 +15,16 @@ from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
 
 from strep import __version__
+from strep.controlmetrics import labelled, of_memory, of_plane, of_webhooks
 from strep.figures import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping
+    from collections.abc import Iterable, Iterator
 
     from prometheus_client.metrics_core import Metric
 
+    from strep.control.figures import MemoryFigures, PlaneFigures
+    from strep.control.webhooks import WebhookReceiver
     from strep.figures import Figures, Overview
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
@@ -40,21 +43,42 @@ _PACKETS = {
 _WAITING = {
     "held": "Packets that wait behind a hole",
     "on_probation": "Packets that may begin a new sequence",
+    "pending": "Packets of call legs that are not known yet",
 }
 
 
 _OF_PROCESS = (ProcessCollector(registry=None), PlatformCollector(registry=None))
 
 
-def exposition(overview: Overview, kernel_drops: int) -> bytes:
-    """Return the metrics of all workers and of this process in Prometheus' text format."""
-    return generate_latest(_Families(overview, kernel_drops))
+def exposition(
+    overview: Overview,
+    kernel_drops: int,
+    *,
+    memory: MemoryFigures | None = None,
+    plane: PlaneFigures | None = None,
+    webhooks: WebhookReceiver | None = None,
+) -> bytes:
+    """Return the metrics of all workers and of this process in Prometheus' text format.
+
+    `memory`, `plane` and `webhooks` where there are such.
+    """
+    further: list[Iterable[Metric]] = []
+    if memory is not None:
+        further.append(of_memory(memory))
+    if plane is not None:
+        further.append(of_plane(plane))
+    if webhooks is not None:
+        further.append(of_webhooks(webhooks))
+    return generate_latest(_Families(overview, kernel_drops, further))
 
 
 class _Families(Collector):
-    def __init__(self, overview: Overview, kernel_drops: int) -> None:
+    def __init__(
+        self, overview: Overview, kernel_drops: int, further: Iterable[Iterable[Metric]]
+    ) -> None:
         self._overview = overview
         self._kernel_drops = kernel_drops
+        self._further = further
 
     def collect(self) -> Iterator[Metric]:
         total = self._overview.total
@@ -64,6 +88,8 @@ class _Families(Collector):
         yield from _packets(total)
         yield from _tracks(total)
         yield from _sinks(total)
+        for families in self._further:
+            yield from families
         for collector in _OF_PROCESS:
             yield from collector.collect()
 
@@ -92,7 +118,7 @@ def _datagrams(total: Figures, kernel_drops: int) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "strep_datagrams_read", "Datagrams read from the sockets", total.datagrams_read
     )
-    yield _labelled("strep_datagrams", "Datagrams by what became of them", total.datagrams)
+    yield labelled("strep_datagrams", "Datagrams by what became of them", total.datagrams)
     yield CounterMetricFamily(
         "strep_kernel_drops",
         "Datagrams that the kernel dropped because the receive buffer was full",
@@ -106,23 +132,33 @@ def _packets(total: Figures) -> Iterator[Metric]:
         yield CounterMetricFamily(label or f"strep_{name}", text, total.packets.get(name, 0))
     for name, text in _WAITING.items():
         yield GaugeMetricFamily(f"strep_packets_{name}", text, total.waiting.get(name, 0))
+    yield GaugeMetricFamily(
+        "strep_legs_pending",
+        "Call legs whose packets wait for them to be known",
+        total.legs_pending,
+    )
 
 
 def _tracks(total: Figures) -> Iterator[Metric]:
     yield GaugeMetricFamily("strep_tracks_open", "Open tracks", total.tracks_open)
     yield CounterMetricFamily("strep_tracks_opened", "Tracks opened", total.tracks_opened)
-    yield _labelled("strep_tracks_closed", "Tracks closed", total.tracks_closed)
+    yield labelled("strep_tracks_closed", "Tracks closed", total.tracks_closed)
+    yield CounterMetricFamily(
+        "strep_track_news_dropped",
+        "Openings and closings of tracks that were not told: too many waited",
+        total.news_dropped,
+    )
 
 
 def _sinks(total: Figures) -> Iterator[Metric]:
-    yield _labelled("strep_sink_frames", "Frames that a sink has taken", total.sink_frames, "sink")
-    yield _labelled(
+    yield labelled("strep_sink_frames", "Frames that a sink has taken", total.sink_frames, "sink")
+    yield labelled(
         "strep_sink_dropped_frames",
         "Frames that a sink missed: its queue was full, or it was switched off",
         total.sink_dropped_frames,
         "sink",
     )
-    yield _labelled("strep_sink_errors", "Errors that a sink raised", total.sink_errors, "sink")
+    yield labelled("strep_sink_errors", "Errors that a sink raised", total.sink_errors, "sink")
     queued = GaugeMetricFamily(
         "strep_sink_queue_bytes", "Audio that waits for a sink", labels=["sink"]
     )
@@ -134,12 +170,3 @@ def _sinks(total: Figures) -> Iterator[Metric]:
     for sink, count in total.sink_off.items():
         is_on.add_metric([sink], float(not count))
     yield from (queued, is_on)
-
-
-def _labelled(
-    name: str, text: str, counts: Mapping[str, int], label: str = "reason"
-) -> CounterMetricFamily:
-    family = CounterMetricFamily(name, text, labels=[label])
-    for value, count in counts.items():
-        family.add_metric([value], count)
-    return family

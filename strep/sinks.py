@@ -3,13 +3,13 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from pipeline.manifest import add_track
 from pipeline.sinks.load import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping, Sequence
 
     from pipeline.block import Track, TrackSummary
     from pipeline.dispatch import Results
@@ -32,8 +32,22 @@ def make_sinks(specs: Iterable[SinkSpec], directory: Path) -> dict[str, Sink]:
     return sinks
 
 
-def write_manifests(track: Track, summary: TrackSummary, results: Results) -> None:
-    """Add a closed track to the manifest of each recording that it has."""
+def folders(specs: Iterable[SinkSpec], directory: Path) -> list[Path]:
+    """Return the folders that sinks may write to: `directory`, and those that they were told."""
+    told = [Path(str(each.options["directory"])) for each in specs if "directory" in each.options]
+    return list(dict.fromkeys([directory, *told]))
+
+
+def write_manifests(
+    track: Track,
+    summary: TrackSummary,
+    results: Results,
+    *,
+    call: Mapping[str, Any] | None = None,
+    earlier: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Add a closed track to the manifest of each recording that it has; see `add_track`."""
     for result in results.values():
         if "manifest" in result:
-            add_track(Path(result["manifest"]), track, summary, results)
+            path = Path(result["manifest"])
+            add_track(path, track, summary, results, call=call, earlier=earlier)

@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import re
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
+from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
 from uuid import UUID
 
@@ -20,7 +21,7 @@ from pydantic import (
 from strep.validation import as_text, one_of, shown
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
 Leg = Literal["A", "B"]
 Direction = Literal["inbound", "outbound"]
@@ -176,10 +177,13 @@ def as_sink(value: object) -> object:
     return parse_sink(as_text(value, "a sink: NAME[:key=value,...] or a table"))
 
 
-def fault(error: ValidationError) -> tuple[tuple[int | str, ...], str]:
+def fault(
+    error: ValidationError, tables: Mapping[str, Iterable[str]] = MappingProxyType({})
+) -> tuple[tuple[int | str, ...], str]:
     """Say in one sentence what pydantic found wrong, and return the path to it.
 
     Of several faults an unknown key comes first, since a missing one is often its consequence.
+    `tables` are the keys of tables that are no listeners, by the name of the list that they are in.
     """
     found = error.errors()
     details = next((each for each in found if each["type"] == "extra_forbidden"), found[0])
@@ -188,7 +192,8 @@ def fault(error: ValidationError) -> tuple[tuple[int | str, ...], str]:
         case "missing":
             return path[:-1], f"{path[-1]} is missing"
         case "extra_forbidden":
-            return path[:-1], unknown("key", str(path[-1]), Listener.model_fields)
+            known = next((tables[str(part)] for part in path if part in tables), None)
+            return path[:-1], unknown("key", str(path[-1]), known or Listener.model_fields)
         case _:
             return path, details["msg"].removeprefix("Value error, ")
 

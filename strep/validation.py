@@ -33,6 +33,14 @@ def as_folder(value: object) -> Path:
     return Path(name)
 
 
+def as_file(value: object) -> Path:
+    """Check for what can name a file, whether or not there is one."""
+    name = str(value) if isinstance(value, Path) else as_text(value, "a file")
+    if not name or "\0" in name:
+        raise ValueError(f"{shown(value)} is not a file")
+    return Path(name)
+
+
 def one_of(literal: Any) -> PlainValidator:
     """Return a validator for the texts of a Literal, in lower or upper case."""
     choices: tuple[str, ...] = get_args(literal)

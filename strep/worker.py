@@ -1,57 +1,40 @@
 """A worker: receives on its sockets and feeds the sinks.
 
-With one worker it lives in the daemon's own process; of several, each has a process, `main`, which
-talks with its parent over a channel in lines of JSON. The parent asks `figures` or `calls`; the
-worker says
-
-    {"ready": true}        it receives; or else {"error": "..."} in words for the operator
-    {"figures": {...}}     the fields of `Figures`
-    {"calls": "..."}       open calls as of `open_calls`, any number of times, then null
-
-The end of the parent's side of the channel, closed or torn, means: finish all recordings and end.
+With one worker it lives in the daemon's own process; of several, each has a process, see
+`strep.workerprocess`.
 """
 
 from __future__ import annotations
 
-import asyncio
-import json
-import signal
 import time
-from contextlib import suppress
-from dataclasses import asdict
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from pipeline.dispatch import Dispatcher
-from pipeline.sinks.base import SinkError
-from strep import logs
+from strep.callbook import CallBook
 from strep.calls import open_calls
 from strep.figures import Figures
+from strep.portpairs import PortPairs
+from strep.receive.admission import Admission
 from strep.receive.drain import Drain, Port
 from strep.receive.readers import open_reader
 from strep.receive.receiver import Binding, Receiver
 from strep.sinks import make_sinks, write_manifests
+from strep.tracknews import TrackNews, closed_entry, opened_entry
 from strep.wire import Direction, Leg, PacketBatch
-
-try:
-    from uvloop import run as run_async
-except ImportError:
-    from asyncio import run as run_async  # type: ignore[assignment]
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Sequence
+    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from uuid import UUID
 
     from pipeline.block import Track, TrackSummary
     from pipeline.dispatch import Results
+    from strep.callbook import Earlier, Facts
     from strep.config import Settings
     from strep.specs import Listener
-
-__all__ = ["Worker", "main", "run_async"]
-
-EXIT_SINKS = 2
-"""Exit code of a process whose sinks cannot run."""
+    from strep.tracknews import What
 
 logger = structlog.get_logger("strep")
 
@@ -59,15 +42,23 @@ logger = structlog.get_logger("strep")
 class Worker:
     """Receiver, drain and sinks, from settings; `sockets` are those of `settings.media`.
 
+    `tell` is told on the event loop of each track that was opened or closed; see `TrackNews`.
     Raises `SinkError`, as `start` does. The sockets are closed by `stop`.
     """
 
     def __init__(
-        self, settings: Settings, sockets: Sequence[socket.socket], number: int = 0
+        self,
+        settings: Settings,
+        sockets: Sequence[socket.socket],
+        number: int = 0,
+        *,
+        tell: Callable[[What, str], None],
     ) -> None:
         self.number = number
+        self._book = CallBook()
+        self._news = TrackNews(tell)
         self.dispatcher = Dispatcher(
-            make_sinks(settings.sinks, settings.recordings), on_closed=log_closed
+            make_sinks(settings.sinks, settings.recordings), on_closed=self._closed
         )
         self.receiver = Receiver(
             self.dispatcher,
@@ -76,6 +67,8 @@ class Worker:
             reorder_ms=settings.reorder_ms,
             max_gap_s=settings.max_gap_s,
             unix_offset_ns=time.time_ns() - time.monotonic_ns(),
+            admission=_admission(settings),
+            on_opened=self._opened,
         )
         ports = [
             Port(open_reader(sock), 0 if bound is None else self.receiver.bind(bound))
@@ -87,16 +80,54 @@ class Worker:
             tick_ms=settings.tick_ms,
             batch=PacketBatch(slot_bytes=settings.slot_bytes),
         )
+        self._pairs = PortPairs(
+            self.receiver, self.drain, settings.control.port_host if settings.control else ""
+        )
 
     def start(self) -> None:
         """Begin to receive, on the running event loop."""
+        self._news.start()
         self.dispatcher.start()
         self.drain.start()
 
     def stop(self) -> None:
-        """Read what is left, close all tracks and finish the sinks; waits for their disks."""
+        """Read what is left, close all tracks and finish the sinks; waits for their disks.
+
+        All that there is to tell was told then.
+        """
         self.drain.stop()
         self.receiver.stop()
+        self._news.deliver()
+
+    # -- what it is told
+
+    def announce(self, call_leg_id: UUID, facts: Facts) -> None:
+        """Let a leg be known: its packets are admitted, and `facts` go to its manifests."""
+        self._book.announce(call_leg_id, facts)
+        self.receiver.admit(call_leg_id)
+
+    def forget(self, call_leg_id: UUID) -> None:
+        """Let a leg be known no more."""
+        self._book.forget(call_leg_id)
+        self.receiver.forget(call_leg_id)
+
+    def close_call(self, call_leg_id: UUID) -> None:
+        """Close the leg's tracks, so that its recordings are finished."""
+        self.receiver.close_call(call_leg_id)
+
+    def remind(self, call_leg_id: UUID, earlier: Mapping[str, Earlier]) -> None:
+        """Take in the leg's earlier recordings, by leg A or B, for the manifests of new ones."""
+        self._book.remind(call_leg_id, earlier)
+
+    def open_ports(self, pair: tuple[int, int], call_leg_id: UUID) -> None:
+        """Receive the leg's plain RTP on a pair of ports; see `PortPairs.open`."""
+        self._pairs.open(pair, call_leg_id)
+
+    def close_ports(self, pair: tuple[int, int]) -> None:
+        """Receive on a pair of ports no more."""
+        self._pairs.close(pair)
+
+    # -- what it says
 
     def figures(self) -> Figures:
         """Return what was counted so far, and what there is now."""
@@ -105,6 +136,7 @@ class Worker:
         waiting = {name: packets.pop(name) for name in ("held", "on_probation")}
         datagrams = receiver.datagrams
         datagrams.pop("on_probation")
+        waiting["pending"] = datagrams.pop("pending")
         return Figures(
             datagrams_read=receiver.read,
             datagrams=datagrams,
@@ -114,21 +146,42 @@ class Worker:
             sink_frames={runner.name: runner.frames for runner in runners},
             sink_dropped_frames={runner.name: runner.dropped_frames for runner in runners},
             sink_errors={runner.name: runner.errors for runner in runners},
+            news_dropped=self._news.dropped,
+            pair_kernel_drops=self._pairs.kernel_drops,
             cpu_s=time.process_time(),
             tracks_open=len(receiver.table),
             waiting=waiting,
+            legs_pending=receiver.legs_pending,
             sink_queue_bytes={runner.name: runner.queued_bytes for runner in runners},
             sink_off={runner.name: int(not runner.is_on) for runner in runners},
         )
 
     def calls(self) -> AsyncIterator[str]:
         """Give out the open calls; see `open_calls`."""
-        return open_calls(self.receiver.pipeline, self.number)
+        return open_calls(self.receiver.pipeline, self.number, self._book.facts)
+
+    # -- what happens to tracks
+
+    def _opened(self, track: Track) -> None:
+        self._book.opened(track.call_leg_id)
+        self._news.put("opened", opened_entry(track))
+
+    def _closed(self, track: Track, summary: TrackSummary, results: Results) -> None:
+        """Write the manifests, and say that a track was closed; on the thread of its last sink."""
+        call_leg_id = track.call_leg_id
+        recorded: dict[str, Any] = {
+            "call": self._book.facts(call_leg_id),
+            "earlier": self._book.earlier(call_leg_id, track.leg),
+        }
+        try:
+            write_manifests(track, summary, results, **recorded)
+        finally:
+            self._book.closed(call_leg_id)
+            self._news.put("closed", closed_entry(track, summary, results))
+            _log_closed(track, summary, results)
 
 
-def log_closed(track: Track, summary: TrackSummary, results: Results) -> None:
-    """Write the manifests and one line on a track that was closed."""
-    write_manifests(track, summary, results)
+def _log_closed(track: Track, summary: TrackSummary, results: Results) -> None:
     recording = next((r["recording"] for r in results.values() if "recording" in r), None)
     logger.info(
         "track closed",
@@ -144,74 +197,11 @@ def log_closed(track: Track, summary: TrackSummary, results: Results) -> None:
     )
 
 
-def main(
-    settings: Settings, sockets: Sequence[socket.socket], number: int, channel: socket.socket
-) -> int:
-    """Be a worker in a process of its own until the parent or SIGTERM ends it.
-
-    Returns the exit code. SIGINT is left to the parent: a terminal sends it to all processes.
-    """
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-    logs.configure(settings.log_format, settings.log_level, worker=number)
-    return run_async(_attend(settings, sockets, number, channel))
-
-
-async def _attend(
-    settings: Settings, sockets: Sequence[socket.socket], number: int, channel: socket.socket
-) -> int:
-    reader, writer = await asyncio.open_unix_connection(sock=channel)
-    try:
-        worker = Worker(settings, sockets, number)
-        worker.start()
-    except SinkError as error:
-        _say(writer, error=str(error))
-        await _hang_up(writer)
-        return EXIT_SINKS
-    answers = asyncio.create_task(_answer(worker, reader, writer))
-    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, answers.cancel)
-    _say(writer, ready=True)
-    with suppress(asyncio.CancelledError):
-        await answers
-    worker.stop()
-    _say(writer, figures=asdict(worker.figures()))
-    await _hang_up(writer)
-    return 0
-
-
-async def _answer(
-    worker: Worker, reader: asyncio.StreamReader, writer: asyncio.StreamWriter
-) -> None:
-    """Answer the parent until its side of the channel ends."""
-
-    async def list_calls() -> None:
-        with suppress(OSError):  # the parent is no more
-            async for some in worker.calls():
-                _say(writer, calls=some)
-                await writer.drain()
-            _say(writer, calls=None)
-
-    listing: asyncio.Task[None] | None = None
-    try:
-        with suppress(OSError):
-            while line := await reader.readline():
-                if json.loads(line)["ask"] == "figures":
-                    _say(writer, figures=asdict(worker.figures()))
-                elif listing is None or listing.done():
-                    listing = asyncio.create_task(list_calls())
-    finally:
-        if listing is not None:
-            listing.cancel()
-
-
-def _say(writer: asyncio.StreamWriter, **what: Any) -> None:
-    writer.write(json.dumps(what).encode() + b"\n")
-
-
-async def _hang_up(writer: asyncio.StreamWriter) -> None:
-    """Send what is left, unless nobody is there to take it."""
-    writer.close()
-    with suppress(OSError):
-        await writer.wait_closed()
+def _admission(settings: Settings) -> Admission | None:
+    control = settings.control
+    if control is None or control.admission == "any":
+        return None
+    return Admission(wait_s=control.pending_leg_s)
 
 
 def _binding(listener: Listener) -> Binding | None:

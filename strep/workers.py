@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 import os
 from typing import TYPE_CHECKING
 
@@ -10,14 +11,21 @@ import structlog
 
 from strep.figures import Overview, WorkerView
 from strep.nursery import Nursery
-from strep.worker import Worker, main
+from strep.receive.steering import worker_of
+from strep.worker import Worker
+from strep.workerprocess import main
 from strep.workplace import WorkerError, Workplace
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
+    from uuid import UUID
 
+    from strep.callbook import Earlier, Facts
     from strep.config import Settings
+    from strep.control.ports import PortPair
+    from strep.tracknews import What
+    from strep.workplace import Hearer
 
 logger = structlog.get_logger("strep")
 
@@ -34,18 +42,25 @@ class OneWorker:
     """The worker of a daemon that has one: no further process."""
 
     def __init__(self, settings: Settings, sockets: Sequence[socket.socket]) -> None:
-        self._worker = Worker(settings, sockets)
+        self._worker = Worker(settings, sockets, tell=self._tell)
+        self._hearer: Hearer | None = None
         self.failed = asyncio.Event()
         """Never set: this worker fails with the daemon."""
 
-    async def start(self) -> None:
+    async def start(self, hearer: Hearer) -> None:
         """Begin to receive; raises `SinkError`."""
+        self._hearer = hearer
         self._worker.start()
+        hearer.worker_begun(0)
 
     async def stop(self) -> bool:
         """Finish all recordings; True."""
         self._worker.stop()
         return True
+
+    def place_of(self, call_leg_id: UUID) -> int:  # noqa: ARG002 -- as in ManyWorkers
+        """Return the number of the worker that receives a leg."""
+        return 0
 
     async def overview(self) -> Overview:
         """Return what was counted."""
@@ -54,6 +69,35 @@ class OneWorker:
     async def calls(self) -> tuple[list[str], list[int]]:
         """Return the open calls, see `open_calls`, and the workers that did not answer: none."""
         return [some async for some in self._worker.calls()], []
+
+    def announce(self, call_leg_id: UUID, facts: Facts) -> None:
+        """Let a leg be known; see `Worker`, as for what follows."""
+        self._worker.announce(call_leg_id, facts)
+
+    def forget(self, call_leg_id: UUID) -> None:
+        """Let a leg be known no more."""
+        self._worker.forget(call_leg_id)
+
+    def close_call(self, call_leg_id: UUID) -> None:
+        """Close the leg's tracks."""
+        self._worker.close_call(call_leg_id)
+
+    def remind(self, call_leg_id: UUID, earlier: Mapping[str, Earlier]) -> None:
+        """Tell the leg's earlier recordings."""
+        self._worker.remind(call_leg_id, earlier)
+
+    async def open_ports(self, pair: PortPair, call_leg_id: UUID) -> None:
+        """Receive the leg's plain RTP; raises OSError where a port cannot be opened."""
+        self._worker.open_ports(pair, call_leg_id)
+
+    async def close_ports(self, pair: PortPair) -> None:
+        """Receive on these ports no more."""
+        self._worker.close_ports(pair)
+
+    def _tell(self, what: What, entry: str) -> None:
+        if self._hearer is not None:
+            hear = self._hearer.track_opened if what == "opened" else self._hearer.track_closed
+            hear(json.loads(entry), 0)
 
 
 class ManyWorkers:
@@ -75,11 +119,15 @@ class ManyWorkers:
         self._places = [Workplace(number, self._nursery) for number in range(len(sockets))]
         self._tasks: list[asyncio.Task[None]] = []
         self._keepers: list[asyncio.Task[None]] = []
+        self._pairs: dict[PortPair, Workplace] = {}
+        """Who has opened which ports."""
         self.failed = asyncio.Event()
         """Set when no worker could be started any more."""
 
-    async def start(self) -> None:
+    async def start(self, hearer: Hearer) -> None:
         """Start all workers and return when they receive; raises `WorkerError`."""
+        for place in self._places:
+            place.hearer = hearer
         self._tasks = [asyncio.create_task(self._listen()), asyncio.create_task(self._poll())]
         self._keepers = [asyncio.create_task(place.keep()) for place in self._places]
         try:
@@ -111,6 +159,41 @@ class ManyWorkers:
             [some for answer in answers if answer is not None for some in answer],
             [number for number, answer in enumerate(answers) if answer is None],
         )
+
+    def place_of(self, call_leg_id: UUID) -> int:
+        """Return the number of the worker that receives a leg."""
+        return worker_of(call_leg_id, len(self._places))
+
+    def announce(self, call_leg_id: UUID, facts: Facts) -> None:
+        """Let a leg be known; see `Worker`, as for what follows."""
+        self._place(call_leg_id).tell(announce=str(call_leg_id), facts=facts)
+
+    def forget(self, call_leg_id: UUID) -> None:
+        """Let a leg be known no more."""
+        self._place(call_leg_id).tell(forget=str(call_leg_id))
+
+    def close_call(self, call_leg_id: UUID) -> None:
+        """Close the leg's tracks."""
+        self._place(call_leg_id).tell(close_call=str(call_leg_id))
+
+    def remind(self, call_leg_id: UUID, earlier: Mapping[str, Earlier]) -> None:
+        """Tell the leg's earlier recordings."""
+        self._place(call_leg_id).tell(remind=str(call_leg_id), earlier=earlier)
+
+    async def open_ports(self, pair: PortPair, call_leg_id: UUID) -> None:
+        """Receive the leg's plain RTP; raises OSError where a port cannot be opened."""
+        place = self._place(call_leg_id)
+        await place.open_ports(pair, call_leg_id)
+        self._pairs[pair] = place
+
+    async def close_ports(self, pair: PortPair) -> None:
+        """Receive on these ports no more."""
+        place = self._pairs.pop(pair, None)
+        if place is not None:
+            await place.close_ports(pair)
+
+    def _place(self, call_leg_id: UUID) -> Workplace:
+        return self._places[self.place_of(call_leg_id)]
 
     async def _stop(self, within_s: float) -> bool:
         for place in self._places:

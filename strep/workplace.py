@@ -7,44 +7,77 @@ import json
 import os
 import signal
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 import structlog
 
 from strep.figures import Figures, State, WorkerView
 from strep.nursery import NurseryLost
+from strep.workerprocess import LINE_BYTES, line
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+    from uuid import UUID
+
     from strep.nursery import Child, Nursery
 
 logger = structlog.get_logger("strep")
 
 FIGURES_WITHIN_S = 0.5
 CALLS_WITHIN_S = 5.0
+PORTS_WITHIN_S = 5.0
 EARLY_S = 10.0
 """A worker that ends within this time of its start ended early."""
 FIRST_DELAY_S = 0.25
 LONGEST_DELAY_S = 30.0
-LINE_BYTES = 2**22
-"""More than any line of a worker has."""
+MAX_UNREAD_BYTES = 2**24
+"""What a worker was told and has not read; more is not told before it answers again."""
 
 
 class WorkerError(RuntimeError):
     """A worker could not begin, in words for the operator."""
 
 
+class Hearer(Protocol):
+    """Who hears of workers, on the event loop; entries are those of `TrackNews`."""
+
+    def track_opened(self, entry: Mapping[str, Any], worker: int) -> None:
+        """Take in that a worker opened a track."""
+        ...
+
+    def track_closed(self, entry: Mapping[str, Any], worker: int) -> None:
+        """Take in that a worker closed a track."""
+        ...
+
+    def worker_begun(self, worker: int) -> None:
+        """Take in that a worker receives, and knows nothing of what others were told before."""
+        ...
+
+    def worker_died(self, worker: int) -> None:
+        """Take in that a worker is no more, and all that it said was heard."""
+        ...
+
+
 class Workplace:
-    """Keeps a worker running and knows what it last said; see `strep.worker` for what is said."""
+    """Keeps a worker running, tells it what it has to know, and knows what it last said.
+
+    `strep.workerprocess` has what is said. `hearer` is to be set before `keep`.
+    """
 
     def __init__(self, number: int, nursery: Nursery) -> None:
         self.number = number
         self.restarts = 0
+        self.hearer: Hearer | None = None
         self._nursery = nursery
         self._state: State = "down"
         self._child: Child | None = None
         self._writer: asyncio.StreamWriter | None = None
         self._has_begun = asyncio.Event()
         self._is_stopping = asyncio.Event()
+        self._is_up = asyncio.Event()
+        """Whether a worker receives, be it silent or not."""
+        self._has_missed = False
+        """Whether the worker was not told all that it has to know."""
         self._fault: str | None = None
         """Why the first worker could not begin."""
         self._before = Figures()
@@ -55,6 +88,8 @@ class Workplace:
         self._listed: asyncio.Future[list[str] | None] | None = None
         """The question for calls that is not answered yet."""
         self._calls: list[str] = []
+        self._ports: dict[tuple[int, int], asyncio.Future[str | None]] = {}
+        """The pairs of ports that are being opened or closed."""
 
     async def began(self) -> None:
         """Wait until the first worker receives; raises `WorkerError` where it cannot."""
@@ -78,6 +113,7 @@ class Workplace:
             await self._listen(child)
             exit_code = await child.ended
             self._bury()
+            self._report("worker_died", self.number)
             if self._is_stopping.is_set():
                 break
             if not self._has_begun.is_set():
@@ -130,7 +166,7 @@ class Workplace:
             return
         if self._asked is None:
             self._asked = asyncio.get_running_loop().create_future()
-            self._ask("figures")
+            self._send({"ask": "figures"})
         if self._state == "silent":
             return  # nobody waits for it again; when it answers, it is heard
         try:
@@ -150,16 +186,53 @@ class Workplace:
         if self._listed is None:
             self._listed = asyncio.get_running_loop().create_future()
             self._calls = []
-            self._ask("calls")
+            self._send({"ask": "calls"})
         try:
             async with asyncio.timeout(CALLS_WITHIN_S):
                 return await asyncio.shield(self._listed)
         except TimeoutError:
             return None
 
-    def _ask(self, what: str) -> None:
-        if self._writer is not None:
-            self._writer.write(json.dumps({"ask": what}).encode() + b"\n")
+    def tell(self, **what: Any) -> None:
+        """Tell the worker something that its successor would have to be told again.
+
+        One that has not read anything for long is told it all again when it answers: see
+        `Hearer.worker_begun`.
+        """
+        if self._writer is None or not self._is_up.is_set():
+            return  # whoever comes next is told all
+        if self._writer.transport.get_write_buffer_size() > MAX_UNREAD_BYTES:
+            self._has_missed = True
+        else:
+            self._send(what)
+
+    async def open_ports(self, pair: tuple[int, int], call_leg_id: UUID) -> None:
+        """Have the worker receive plain RTP; raises OSError where it cannot, or does not answer."""
+        try:
+            error = await self._move_ports(pair, open_ports=pair, call_leg_id=str(call_leg_id))
+        except TimeoutError:
+            self.tell(close_ports=pair)  # should it open them after all
+            error = f"worker {self.number} does not answer"
+        if error is not None:
+            raise OSError(error)
+
+    async def close_ports(self, pair: tuple[int, int]) -> None:
+        """Have the worker close ports; returns when it has, or does not answer."""
+        with suppress(TimeoutError):
+            await self._move_ports(pair, close_ports=pair)
+
+    async def _move_ports(self, pair: tuple[int, int], **what: Any) -> str | None:
+        """Return what the worker answers: an error, or None. Raises TimeoutError."""
+        async with asyncio.timeout(PORTS_WITHIN_S):
+            await self._is_up.wait()
+            answer: asyncio.Future[str | None] = asyncio.get_running_loop().create_future()
+            self._ports[pair] = answer
+            self.tell(**what)
+            return await answer
+
+    def _send(self, message: dict[str, Any]) -> None:
+        if self._writer is not None and not self._is_stopping.is_set():
+            self._writer.write(line(message))
 
     async def _listen(self, child: Child) -> None:
         """Hear what a worker says until its end."""
@@ -170,8 +243,8 @@ class Workplace:
         if self._is_stopping.is_set():
             self.stop()
         with suppress(OSError):
-            while (line := await reader.readline()).endswith(b"\n"):
-                self._hear(json.loads(line))
+            while (text := await reader.readline()).endswith(b"\n"):
+                self._hear(json.loads(text))
         self._writer.close()
         self._writer = None
 
@@ -180,32 +253,59 @@ class Workplace:
             case {"ready": True}:
                 self._state = "up"
                 self._has_begun.set()
-            case {"error": error}:
-                if self._has_begun.is_set():
-                    logger.error(error, worker=self.number)
-                else:
-                    self._fault = error
+                self._is_up.set()
+                self._report("worker_begun", self.number)
+            case {"opened": entry}:
+                self._report("track_opened", entry, self.number)
+            case {"closed": entry}:
+                self._report("track_closed", entry, self.number)
             case {"figures": figures}:
-                self._now = Figures(**figures)
-                if self._state == "silent":
-                    self._state = "up"
-                    logger.info("a worker answers again", worker=self.number)
-                _settle(self._asked, None)
-                self._asked = None
+                self._hear_figures(Figures(**figures))
             case {"calls": None}:
                 _settle(self._listed, self._calls)
                 self._listed = None
             case {"calls": some}:
                 self._calls.append(some)
+            case {"ports": [rx, tx], "error": error}:
+                _settle(self._ports.pop((rx, tx), None), error)
+            case {"error": error}:
+                if self._has_begun.is_set():
+                    logger.error(error, worker=self.number)
+                else:
+                    self._fault = error
+
+    def _hear_figures(self, figures: Figures) -> None:
+        self._now = figures
+        if self._state == "silent":
+            self._state = "up"
+            logger.info("a worker answers again", worker=self.number)
+        if self._has_missed:
+            self._has_missed = False
+            self._report("worker_begun", self.number)
+        _settle(self._asked, None)
+        self._asked = None
+
+    def _report(self, what: str, *of: Any) -> None:
+        """Call a method of the hearer."""
+        hear: Callable[..., None] = getattr(self.hearer, what)
+        try:
+            hear(*of)
+        except Exception:
+            # a defect of ours: said with its traceback, and the worker is listened to
+            logger.exception("what a worker said could not be taken in", worker=self.number)
 
     def _bury(self) -> None:
         """Keep what a dead worker had counted, and let nobody wait for its answers."""
         self._state = "down"
+        self._is_up.clear()
+        self._has_missed = False
         self._before += self._now.of_the_dead()
         self._now = Figures()
         _settle(self._asked, None)
         _settle(self._listed, None)
         self._asked = self._listed = None
+        while self._ports:
+            _settle(self._ports.popitem()[1], f"worker {self.number} has ended")
 
 
 def _settle(question: asyncio.Future[Any] | None, answer: object) -> None:

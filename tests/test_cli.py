@@ -192,6 +192,68 @@ def test_check_prints_settings_that_load_again(capsys, tmp_path):
     assert strep(capsys, "serve", "--check", "--config", path) == (0, out, "")
 
 
+def test_check_prints_settings_of_control_but_no_key(capsys, tmp_path, monkeypatch):
+    monkeypatch.setenv("STREP_API_KEY", "s3cret")
+    monkeypatch.setenv("STREP_HTTP_TOKEN", "t0ken")
+    arguments = [
+        "--control-webhook-public-key", "YKJ3TjuMRTE0+NXBO7bP/N9RbwOf/1tQnBThgedORiE=",
+        "--control-media-target", "udp:192.0.2.1:9000",
+        "--control-auto-fork", "7267", "--control-auto-fork", "7268,from=+1*",
+        "--http", "0.0.0.0:8080", "--database", "calls.db",
+    ]  # fmt: skip
+    code, out, err = strep(capsys, "serve", "--check", *arguments)
+    assert (code, err) == (0, "")
+    assert 'media_target = "udp:192.0.2.1:9000"' in out
+    assert "s3cret" not in out
+    assert "t0ken" not in out
+    path = tmp_path / "strep.toml"
+    path.write_text(out)
+    assert strep(capsys, "serve", "--check", "--config", path) == (0, out, "")
+
+
+@pytest.mark.parametrize(
+    ("environment", "arguments", "words"),
+    [
+        (
+            {"STREP_CONTROL_ALLOW_UNSIGNED_WEBHOOKS": "true"},
+            [],
+            ["there is no API key", "STREP_API_KEY"],
+        ),
+        (
+            {"STREP_CONTROL_ALLOW_UNSIGNED_WEBHOOKS": "true", "STREP_API_KEY": "a b"},
+            [],
+            ["STREP_API_KEY", "is not an API key"],
+        ),
+        ({}, ["--control-media-target", "udp:192.0.2.1:9000"], ["webhook_public_key is missing"]),
+        ({}, ["--http", "0.0.0.0:8080"], ["0.0.0.0:8080", "token"]),
+        ({}, ["--http-token-file", "no-such"], ["no-such", "cannot be read as a token"]),
+    ],
+)
+@pytest.mark.parametrize("check", [["--check"], []], ids=["check", "serve"])
+def test_keys_that_are_missing_or_wrong_are_said_in_one_line(
+    capsys, monkeypatch, environment, arguments, words, check
+):
+    monkeypatch.setattr(cli.serve.os, "environ", environment)
+    code, out, err = strep(capsys, "serve", *check, "--log-format", "json", *arguments)
+    assert (code, out) == (2, "")
+    for word in words:
+        assert word in one_line(err)
+
+
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_database_that_is_none_is_said_in_one_line(tmp_path, workers):
+    file = tmp_path / "calls.db"
+    file.write_text("this is no database, but a text that is long enough" * 10)
+    done = subprocess.run(
+        [sys.executable, "-m", "strep", "serve", "--media", "127.0.0.1:0", "--http", "none",
+         "--recordings", str(tmp_path), "--database", str(file), "--workers", workers],
+        capture_output=True, text=True, check=False, timeout=30,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr.splitlines()[-1] == f"strep: {file}: is not a database"
+    assert file.read_text().startswith("this is no database")
+
+
 @pytest.mark.parametrize("workers", ["1", "2"])
 @pytest.mark.parametrize("which", ["media", "http"])
 def test_a_port_in_use_is_said_in_one_line(tmp_path, which, workers):

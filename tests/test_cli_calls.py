@@ -167,8 +167,8 @@ def test_json_has_all_that_is_known_of_a_call(strep):
                 "call_control_id": CONTROL_ID,
                 "call_session_id": "2dc1b3c8-f9e0-11ea-bc5a-02420a0f7768",
                 "connection_id": "7267",
-                "from_number": "+35319605860",
-                "to_number": "+18005550100",
+                "from": "+35319605860",
+                "to": "+18005550100",
                 "direction": "incoming",
                 "client_state": "aGF2ZSBhIG5pY2UgZGF5ID1d",
                 "state": "hangup",
@@ -376,7 +376,8 @@ def test_help_has_an_example(capsys, command):
         ({}, "recordings"),
         ({"STREP_RECORDINGS": "elsewhere"}, "elsewhere"),
         ({"STREP_CONFIG": "strep.toml"}, "from-file"),
-        ({"STREP_DATABASE": "named/strep.db", "STREP_CONFIG": "none.toml"}, "named"),
+        ({"STREP_DATABASE": "named/strep.db", "STREP_CONFIG": "strep.toml"}, "named"),
+        ({"STREP_DATABASE": "auto", "STREP_CONFIG": "strep.toml"}, "from-file"),
     ],
 )
 def test_the_database_is_where_the_daemon_has_it(database, tmp_path, environment, folder):
@@ -390,6 +391,18 @@ def test_the_database_is_where_the_daemon_has_it(database, tmp_path, environment
     )  # fmt: skip
     assert (done.returncode, done.stderr) == (0, "")
     assert json.loads(done.stdout)["calls"][0]["call_leg_id"] == LEG
+
+
+def test_where_the_daemon_keeps_no_database_one_is_to_be_named(tmp_path):
+    done = subprocess.run(
+        [sys.executable, "-m", "strep", "calls"],
+        cwd=tmp_path, env=os.environ | {"STREP_DATABASE": "none"}, capture_output=True, text=True,
+        check=False,
+    )  # fmt: skip
+    assert done.returncode == 2
+    assert done.stderr == (
+        "strep: no database is kept (database: none): name one with --database\n"
+    )
 
 
 def test_a_database_is_read_while_the_daemon_has_it_open(found, database):

@@ -18,13 +18,16 @@ from strep.config import (
     load,
     parse_address,
 )
+from strep.control.settings import AutoFork, ControlSettings
 
 LEG = "0ccc7b54-4df3-4bca-a65a-3da1ecc777f0"
 NOT_AN_ADDRESS = "is not HOST:PORT (such as 0.0.0.0:9000 or [::1]:9000, ports 0 to 65535)"
 
 DEFAULTS = """\
 http = "127.0.0.1:8080"
+http_token_file = "none"
 recordings = "recordings"
+database = "auto"
 workers = 1
 max_tracks = 16384
 idle_timeout_s = 120.0
@@ -48,7 +51,9 @@ name = "vad"
 
 FULL = f"""\
 http = "none"
+http_token_file = "/etc/strep/token"
 recordings = "/var/calls"
+database = "/var/lib/strep.db"
 workers = "auto"
 max_tracks = 100
 idle_timeout_s = 12.5
@@ -59,6 +64,28 @@ receive_buffer_bytes = 65536
 slot_bytes = 1600
 log_format = "json"
 log_level = "debug"
+
+[control]
+api_key_file = "/etc/strep/key"
+base_url = "https://api.example.com/v2"
+command_timeout_s = 12.5
+max_commands = 3
+webhook_public_key = "YKJ3TjuMRTE0+NXBO7bP/N9RbwOf/1tQnBThgedORiE="
+allow_unsigned_webhooks = false
+fork_way = "ports"
+stream_type = "decrypted"
+media_target = "udp:192.0.2.1:9000"
+port_range = "20000-20999"
+port_host = "192.0.2.2"
+advertised_host = "192.0.2.1"
+port_cooldown_s = 5.0
+first_media_timeout_s = 3.0
+retry_forks = 1
+stop_grace_s = 0.5
+auto_fork = [{{connection_id = "7267", direction = "any", from = "*", to = "a,b;\\"c"}}]
+max_forks = 100
+admission = "known"
+pending_leg_s = 2.0
 
 [[media]]
 listen = "[::1]:9000"
@@ -107,6 +134,10 @@ def test_defaults():
 def test_file_sets_everything(toml):
     settings = load(toml(FULL), {}, {})
     assert settings.http is None
+    assert settings.http_token_file == Path("/etc/strep/token")
+    assert settings.database_file == Path("/var/lib/strep.db")
+    assert settings.control.port_range == (20_000, 20_999)
+    assert settings.control.auto_fork == (AutoFork(connection_id="7267", to='a,b;"c'),)
     assert settings.media[1] == Listener(
         listen=Address("127.0.0.1", 9002), call_leg_id=UUID(LEG), leg="B", direction="outbound"
     )
@@ -225,9 +256,9 @@ def test_variables_that_others_set_under_our_prefix_are_left_alone():
         (
             "zzz = 3",
             (
-                "unknown key 'zzz'; known are http, idle_timeout_s, log_format, log_level, "
-                "max_gap_s, max_tracks, media, receive_buffer_bytes, recordings, reorder_ms, "
-                "sink, slot_bytes, tick_ms, workers"
+                "unknown key 'zzz'; known are control, database, http, http_token_file, "
+                "idle_timeout_s, log_format, log_level, max_gap_s, max_tracks, media, "
+                "receive_buffer_bytes, recordings, reorder_ms, sink, slot_bytes, tick_ms, workers"
             ),
         ),
         ("sinks = []", "unknown key 'sinks'; did you mean sink?"),
@@ -418,6 +449,135 @@ def test_wrong_flag_is_told_in_one_line(flags, message):
     assert str(raised.value) == message
 
 
+UNSIGNED = {"STREP_CONTROL_ALLOW_UNSIGNED_WEBHOOKS": "true"}
+
+
+@pytest.mark.parametrize(
+    ("database", "file"),
+    [
+        (None, Path("/var/calls/strep.db")),
+        ("auto", Path("/var/calls/strep.db")),
+        ("none", None),
+        ("here.db", Path("here.db")),
+    ],
+)
+def test_database_is_beside_the_recordings_unless_it_is_said_where(database, file):
+    flags = {"recordings": "/var/calls", "database": database}
+    assert load(None, {}, flags).database_file == file
+
+
+def test_calls_are_controlled_where_anything_of_it_is_set(toml):
+    assert load(None, {}, {}).control is None
+    assert load(None, UNSIGNED, {}).control == ControlSettings(allow_unsigned_webhooks=True)
+    flags = {"control_webhook_public_key": "YKJ3TjuMRTE0+NXBO7bP/N9RbwOf/1tQnBThgedORiE="}
+    assert load(None, {}, flags).control.allow_unsigned_webhooks is False
+    file = toml("[control]\nallow_unsigned_webhooks = true\n")
+    assert load(file, {}, {}).control == ControlSettings(allow_unsigned_webhooks=True)
+
+
+def test_settings_of_control_are_replaced_one_by_one(toml):
+    file = toml(
+        "[control]\nallow_unsigned_webhooks = true\nretry_forks = 1\nmax_forks = 5\n"
+        'auto_fork = ["1"]\nmedia_target = "udp:192.0.2.1:9000"\n'
+    )
+    environment = {"STREP_CONTROL_RETRY_FORKS": "2", "STREP_CONTROL_AUTO_FORK": "2;3,to=+1*"}
+    control = load(file, environment, {"control_media_target": "udp:192.0.2.2:9"}).control
+    assert control == ControlSettings(
+        allow_unsigned_webhooks=True,
+        retry_forks=2,
+        max_forks=5,
+        auto_fork=["2", {"connection_id": "3", "to": "+1*"}],
+        media_target="udp:192.0.2.2:9",
+    )
+    repeated = load(file, {}, {"control_auto_fork": ["4", "5"]}).control.auto_fork
+    assert [rule.connection_id for rule in repeated] == ["4", "5"]
+
+
+NO_KEY = (
+    "control: webhook_public_key is missing: give the carrier's, or run without one by "
+    "allow_unsigned_webhooks"
+)
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("[control]", NO_KEY),
+        ("control = 3", "control: 3 is not a table: [control]"),
+        ("[[control]]", "control: [{}] is not a table: [control]"),
+        (
+            "[control]\nmedia_targt = 'x'",
+            "control: unknown key 'media_targt'; did you mean media_target?",
+        ),
+        (
+            "[control]\nretry_forks = -1",
+            "control.retry_forks: -1 is not a whole number from 0 to 10",
+        ),
+        (
+            "[control]\nauto_fork = [{ connection = '1' }]",
+            "control.auto_fork[0]: unknown key 'connection'; did you mean connection_id?",
+        ),
+        ("[control]\nauto_fork = [{}]", "control.auto_fork[0]: connection_id is missing"),
+        (
+            "[control]\nauto_fork = ['1', '2,x']",
+            "control.auto_fork[1]: 'x' in '2,x' is not key=value",
+        ),
+        ("database = ''", "database: '' is not a file"),
+        ("http_token_file = 3", "http_token_file: 3 is not a file"),
+    ],
+)
+def test_wrong_file_of_a_controlling_daemon_is_told_in_one_line(toml, text, message):
+    with pytest.raises(ConfigError) as raised:
+        load(toml(text), {}, {})
+    assert str(raised.value) == f"strep.toml: {message}"
+
+
+def test_control_plane_needs_a_database():
+    with pytest.raises(ConfigError) as raised:
+        load(None, UNSIGNED, {"database": "none"})
+    assert str(raised.value) == (
+        "database: none, but the control plane needs one: it remembers forks"
+    )
+
+
+@pytest.mark.parametrize(
+    ("environment", "flags", "message"),
+    [
+        ({"STREP_CONTROL_ADMISSION": "known"}, {}, NO_KEY),
+        (
+            UNSIGNED | {"STREP_CONTROL_ADMISSION": "some"},
+            {},
+            "STREP_CONTROL_ADMISSION: 'some' is not any or known",
+        ),
+        (
+            UNSIGNED | {"STREP_CONTROL_RETRY_FORK": "1"},
+            {},
+            (
+                "environment: unknown variable 'STREP_CONTROL_RETRY_FORK'; did you mean "
+                "STREP_CONTROL_RETRY_FORKS?"
+            ),
+        ),
+        (
+            UNSIGNED,
+            {"control_media_target": "udp:x"},
+            (
+                "--control-media-target: 'udp:x' is not udp:IP:PORT (such as udp:192.0.2.1:9000, "
+                "ports 1 to 65535)"
+            ),
+        ),
+    ],
+)
+def test_wrong_control_outside_the_file_is_told_in_one_line(environment, flags, message):
+    with pytest.raises(ConfigError) as raised:
+        load(None, environment, flags)
+    assert str(raised.value) == message
+
+
+def test_credentials_in_the_environment_are_no_misspelt_settings():
+    environment = {"STREP_API_KEY": "1", "STREP_API_KEY_FILE": "2", "STREP_HTTP_TOKEN": "3"}
+    assert load(None, environment, {}) == Settings()
+
+
 def test_settings_cannot_be_changed():
     settings = Settings()
     with pytest.raises(ValidationError, match="frozen"):
@@ -429,6 +589,7 @@ def test_two_listeners_may_ask_for_any_free_port():
 
 
 texts = st.text(st.characters(exclude_categories=["Cs"]))
+patterns = texts.filter(bool)
 scalars = texts | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) | st.booleans()
 
 
@@ -440,15 +601,23 @@ scalars = texts | st.integers(-(2**63), 2**63 - 1) | st.floats(allow_nan=False) 
     ),
     idle_timeout_s=st.floats(0.1, 86_400),
     workers=st.integers(1, 256) | st.just("auto"),
+    rule=st.none() | st.tuples(patterns, patterns, patterns),
 )
 def test_every_configuration_loads_back_equal_from_its_toml(
-    tmp_path_factory, folder, options, idle_timeout_s, workers
+    tmp_path_factory, folder, options, idle_timeout_s, workers, rule
 ):
+    control = None
+    if rule is not None:
+        names = dict(zip(("connection_id", "from", "to"), rule, strict=True))
+        control = ControlSettings(
+            allow_unsigned_webhooks=True, media_target="udp:192.0.2.1:9000", auto_fork=[names]
+        )
     settings = Settings(
         recordings=Path(folder),
         sinks=(SinkSpec(name="wav", options=options),),
         idle_timeout_s=idle_timeout_s,
         workers=workers,
+        control=control,
     )
     text = settings.as_toml()
     tomllib.loads(text)

@@ -374,7 +374,7 @@ def test_json_has_moments_as_text(store):
     document = store.details(LEG).as_json()
     assert document["started_at"] == "2026-01-31T12:00:00.000Z"
     assert document["answered_at"] == "2026-01-31T12:00:05.000Z"
-    assert document["from_number"] == "+35319605860"
+    assert document["from"] == "+35319605860"
     assert (document["is_open"], document["duration_s"]) == (False, 60.0)
     assert document["forks"][0]["flowing_at"] == "2026-01-31T12:00:08.000Z"
     assert document["forks"][0]["stopped_at"] is None

@@ -20,6 +20,7 @@ from uuid import UUID
 import numpy as np
 import pytest
 import soundfile
+from controlled import post
 from loopback import Serve, free_port
 
 from pipeline.codecs import PCMU
@@ -273,6 +274,42 @@ def test_worker_that_does_not_answer_is_left_out_and_holds_nobody_up(tmp_path):
     }
 
 
+def test_worker_that_did_not_read_for_long_is_told_again_what_it_has_to_know(tmp_path):
+    calls = [Call(i, call_leg_id, 1) for i, call_leg_id in enumerate(call_ids(10))]
+    deaf = [call for call in calls if call.worker == 0]
+    unsigned = {
+        "STREP_API_KEY": "KEY",
+        "STREP_CONTROL_ALLOW_UNSIGNED_WEBHOOKS": "true",
+        "STREP_CONTROL_ADMISSION": "known",
+    }
+    serve = Serve(tmp_path, "--workers", "2", env=unsigned)
+    impatient = "from strep import cli, workplace; workplace.MAX_UNREAD_BYTES = 0; cli.main()"
+    serve._command[1:3] = ["-c", impatient]
+    with serve:
+        victim, _ = workers(serve)
+        os.kill(victim["pid"], signal.SIGSTOP)
+        for call in deaf:  # more than the channel holds
+            event = {
+                "event_type": "call.answered",
+                "id": str(call.id),
+                "occurred_at": "2026-01-31T12:00:00Z",
+                "payload": {
+                    "call_control_id": f"v3:{call.id}",
+                    "call_leg_id": str(call.id),
+                    "client_state": "YWJj" * 30_000,
+                },
+            }
+            assert post(serve, "/webhooks", json.dumps({"data": event}).encode()) == 200
+        serve.wait_for("strep_events_total{call.answered}", len(deaf))
+        send(deaf, serve.to, 0, 1)
+        os.kill(victim["pid"], signal.SIGCONT)
+        serve.wait_for("strep_tracks_open", 2 * len(deaf))
+        metrics = serve.metrics()
+        assert serve.stop() == 0
+    assert metrics["strep_packets_total"] == 2 * len(deaf)
+    assert metrics["strep_datagrams_total{unknown_leg}"] == 0
+
+
 def test_worker_that_does_not_finish_is_killed_and_the_exit_code_tells(tmp_path):
     calls = [Call(i, call_leg_id, 25) for i, call_leg_id in enumerate(call_ids(2))]
     serve = Serve(tmp_path, "--workers", "2")
@@ -378,7 +415,8 @@ def test_what_no_worker_can_begin_with_is_said_in_one_line(tmp_path, fragile):
     ):
         done = subprocess.run(
             [sys.executable, "-m", "strep", "serve", "--workers", "2", "--sink", sink,
-             "--media", f"127.0.0.1:{free_port(2)}", "--http", "none"],
+             "--media", f"127.0.0.1:{free_port(2)}", "--http", "none",
+             "--recordings", str(tmp_path)],
             capture_output=True, text=True, check=False, timeout=30, env=os.environ | fragile,
         )  # fmt: skip
         assert done.returncode == 2

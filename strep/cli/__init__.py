@@ -4,7 +4,8 @@ Each command is a module of this package with a function `add(commands)`, which 
 says what runs it; `COMMANDS` lists them in the order of the help. What a command needs to run it
 imports when it runs, so that every command starts as fast as it can.
 
-Whatever is wrong with what was asked for ends as one line on standard error and exit code 2.
+Whatever is wrong with what was asked for ends as one line on standard error and exit code 2; what
+others could not do, such as a carrier that is down, with exit code 1.
 """
 
 from __future__ import annotations
@@ -15,14 +16,17 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from strep import __version__
-from strep.cli import analyze, calls, demo, replay, serve
-from strep.cli.output import err
+from strep.cli import analyze, call, calls, demo, fork, replay, serve, simulate
+from strep.cli.errors import FailureError, WrongInputError
+from strep.cli.output import err, safe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = (serve, analyze, replay, calls, demo)
+COMMANDS = (serve, analyze, replay, calls, call, fork, simulate, demo)
 
+EXIT_FAILURE = 1
+"""Exit code where what was asked for could not be done."""
 EXIT_INPUT = 2
 """Exit code for wrong input, as argparse has it too."""
 
@@ -41,10 +45,16 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         # the reader of our output has gone: nothing is left to say, not even at exit
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(1)
+    except FailureError as error:
+        _end(error, EXIT_FAILURE)
     except _input_errors() as error:
-        err.print(f"strep: {error}", style="red", markup=False, highlight=False, soft_wrap=True)
-        sys.exit(EXIT_INPUT)
+        _end(error, EXIT_INPUT)
     sys.exit(0)
+
+
+def _end(error: Exception, code: int) -> NoReturn:
+    err.print(safe(f"strep: {error}"), style="red", highlight=False, soft_wrap=True)
+    sys.exit(code)
 
 
 def _input_errors() -> tuple[type[Exception], ...]:
@@ -67,6 +77,7 @@ def _input_errors() -> tuple[type[Exception], ...]:
         SinkError,
         StoreError,
         WorkerError,
+        WrongInputError,
     )
 
 

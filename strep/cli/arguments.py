@@ -39,3 +39,11 @@ def speed(text: str) -> float:
     if not value > 0:
         raise argparse.ArgumentTypeError(f"{text} is not a speed above 0")
     return value
+
+
+def seconds(text: str) -> float:
+    """Read a number of seconds, for argparse."""
+    value = float(text)
+    if not 0 < value <= 3600:
+        raise argparse.ArgumentTypeError(f"{text} is not a number of seconds up to 3600")
+    return value

@@ -30,7 +30,7 @@ def add(commands: Any) -> None:
         "strep calls --number 5550100 --since 7d\n  strep calls show 428c31b6",
     )
     parser.add_argument(
-        "--database", type=Path, metavar="FILE", help="default: strep.db in the recordings folder"
+        "--database", type=Path, metavar="FILE", help="default: that of the daemon's settings"
     )
     parser.add_argument(
         "--number", metavar="N", help="a number that called or was called, or a part of it"
@@ -126,9 +126,10 @@ def _database(flag: Path | None) -> Path:
 
     if flag is not None:
         return flag
-    if named := os.environ.get("STREP_DATABASE"):
-        return Path(named)
-    return config.load(None, os.environ, {}).recordings / "strep.db"
+    file = config.load(None, os.environ, {}).database_file
+    if file is None:
+        raise config.ConfigError("no database is kept (database: none): name one with --database")
+    return file
 
 
 def _print_page(page: Page) -> None:

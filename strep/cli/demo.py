@@ -1,4 +1,4 @@
-"""`strep demo`: the daemon and a call to it, on loopback."""
+"""`strep demo`: a carrier, the daemon and a call, on loopback."""
 
 from __future__ import annotations
 
@@ -8,10 +8,12 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from strep.cli.arguments import add_command, speed
-from strep.cli.output import out, print_json, progress, track_table
+from strep.cli.output import out, print_json, print_plain, progress, track_table
 
 if TYPE_CHECKING:
     import argparse
+
+NO_PICTURE = "needs matplotlib: pip install 'strep[picture]'"
 
 
 def add(commands: Any) -> None:
@@ -20,7 +22,7 @@ def add(commands: Any) -> None:
         commands,
         "demo",
         run,
-        "start a daemon on loopback, place a call to it and show what came out",
+        "run a stand-in carrier and the daemon, dial a call and show what came out",
         "strep demo --speed 4",
     )
     parser.add_argument(
@@ -29,7 +31,7 @@ def add(commands: Any) -> None:
     parser.add_argument(
         "--speed", type=speed, default=1.0, metavar="X", help="times real time (default 1)"
     )
-    parser.add_argument("--seed", type=int, default=3, help="of the network's misfortunes")
+    parser.add_argument("--seed", type=int, default=7, help="of the network's misfortunes")
     parser.add_argument("--json", action="store_true", help="print the outcome as JSON")
 
 
@@ -38,44 +40,41 @@ def run(arguments: argparse.Namespace) -> None:
     from strep import demo  # noqa: PLC0415 -- other commands start without it
 
     with progress() as bar:
-        task = bar.add_task("starting the daemon", total=None)
+        task = bar.add_task("", total=None)
+
+        def show(text: str, part: float | None) -> None:
+            if part is None:
+                bar.update(task, description=text)
+            else:
+                bar.update(task, description=text, total=1.0, completed=part)
+
         outcome = asyncio.run(
-            demo.run(
-                arguments.out,
-                speed=arguments.speed,
-                seed=arguments.seed,
-                started=lambda packets: bar.update(
-                    task, description="a call of two parties", total=packets
-                ),
-                progress=lambda sent: bar.update(task, completed=sent),
-            )
+            demo.run(arguments.out, speed=arguments.speed, seed=arguments.seed, progress=show)
         )
+    files = {
+        "recording": outcome.recording,
+        "manifest": outcome.manifest,
+        "picture": outcome.picture,
+        "database": outcome.database,
+    }
     if arguments.json:
         print_json(
             {
-                "call_leg_id": str(outcome.call_leg_id),
+                "call": outcome.call,
                 "sent": outcome.sent,
                 "dropped": outcome.dropped,
-                "recording": str(outcome.recording),
-                "manifest": str(outcome.manifest),
-                "picture": None if outcome.picture is None else str(outcome.picture),
+                **{name: None if file is None else str(file) for name, file in files.items()},
                 "tracks": outcome.tracks,
             }
         )
         return
-    out.print(
-        f"call {outcome.call_leg_id}: {outcome.sent} packets arrived, "
-        f"{outcome.dropped} were lost on the way\n",
-        highlight=False,
-        soft_wrap=True,
-    )
+    call = outcome.call
+    print_plain(f"{call['from']} called {call['to']}: call {call['call_leg_id']}")
+    print_plain(f"{outcome.sent} packets arrived, {outcome.dropped} were lost on the way")
+    out.print()
     out.print(track_table(outcome.tracks))
     if not math.isclose(arguments.speed, 1):
-        out.print("(jitter is measured against the sender's clock: true at --speed 1)")
+        out.print("(jitter is measured on our clock: true at --speed 1)")
     out.print()
-    for name, path in (
-        ("recording", outcome.recording),
-        ("manifest", outcome.manifest),
-        ("picture", outcome.picture or "needs matplotlib: pip install 'strep[picture]'"),
-    ):
-        out.print(f"{name:<10} {path}", highlight=False, soft_wrap=True)
+    for name, file in files.items():
+        print_plain(f"{name:<10} {file or NO_PICTURE}")

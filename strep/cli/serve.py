@@ -15,11 +15,13 @@ if TYPE_CHECKING:
     from strep.config import Settings
 
 FLAGS = (
-    "media", "http", "recordings", "sink", "workers", "max_tracks", "idle_timeout_s",
-    "reorder_ms", "max_gap_s", "tick_ms", "slot_bytes", "receive_buffer_bytes", "log_format",
-    "log_level",
+    "media", "http", "http_token_file", "recordings", "database", "sink", "workers", "max_tracks",
+    "idle_timeout_s", "reorder_ms", "max_gap_s", "tick_ms", "slot_bytes", "receive_buffer_bytes",
+    "log_format", "log_level", "control_base_url", "control_media_target", "control_port_range",
+    "control_advertised_host", "control_webhook_public_key", "control_auto_fork",
+    "control_admission",
 )  # fmt: skip
-"""The settings that have a flag."""
+"""The settings that have a flag; all others of `control` are in the file or the environment."""
 
 
 def add(commands: Any) -> None:
@@ -49,9 +51,20 @@ def add(commands: Any) -> None:
     settings.add_argument(
         "--http",
         metavar="HOST:PORT",
-        help="health, metrics and open calls (default 127.0.0.1:8080), or none",
+        help="health, metrics, calls, forks and webhooks (default 127.0.0.1:8080), or none",
+    )
+    settings.add_argument(
+        "--http-token-file",
+        metavar="FILE",
+        help="holds the token that HTTP asks for; addresses other than loopback need one",
     )
     settings.add_argument("--recordings", metavar="DIR", help="default: ./recordings")
+    settings.add_argument(
+        "--database",
+        metavar="FILE",
+        help="where calls and recordings are remembered (default: strep.db in the recordings "
+        "folder), or none",
+    )
     settings.add_argument(
         "--sink",
         action="append",
@@ -75,6 +88,45 @@ def add(commands: Any) -> None:
         "log-level": "debug, info, warning or error (default info)",
     }.items():
         settings.add_argument(f"--{flag}", metavar=flag.rsplit("-", 1)[-1].upper(), help=text)
+    _add_control(parser)
+
+
+def _add_control(parser: argparse.ArgumentParser) -> None:
+    control = parser.add_argument_group(
+        "call control",
+        "drives the carrier where any of these or of [control] in the file is given; the API key "
+        "comes from STREP_API_KEY or a file",
+    )
+    control.add_argument(
+        "--control-base-url",
+        metavar="URL",
+        help="where commands are sent (default https://api.telnyx.com/v2)",
+    )
+    control.add_argument(
+        "--control-media-target",
+        metavar="udp:IP:PORT",
+        help="what the carrier is told as target of forks",
+    )
+    control.add_argument(
+        "--control-port-range", metavar="LOW-HIGH", help="ports of forks that come as plain RTP"
+    )
+    control.add_argument(
+        "--control-advertised-host", metavar="IP", help="by which the carrier reaches these ports"
+    )
+    control.add_argument(
+        "--control-webhook-public-key", metavar="KEY", help="the carrier's, in base64"
+    )
+    control.add_argument(
+        "--control-auto-fork",
+        action="append",
+        metavar="CONNECTION_ID[,key=value...]",
+        help="calls that are forked when they are answered; repeat for several",
+    )
+    control.add_argument(
+        "--control-admission",
+        metavar="WHOSE",
+        help="whose media is received: any call leg's (default), or of known ones",
+    )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -90,8 +142,10 @@ def run(arguments: argparse.Namespace) -> None:
 
 
 def _check(settings: Settings) -> None:
-    """Print the effective settings, once the sinks have accepted theirs."""
+    """Print the effective settings, once all who need them have accepted theirs."""
+    from strep import daemon  # noqa: PLC0415
     from strep.sinks import make_sinks  # noqa: PLC0415
 
     make_sinks(settings.sinks, settings.recordings)
+    daemon.find_credentials(settings, os.environ)
     sys.stdout.write(settings.as_toml())

@@ -4,7 +4,10 @@
 `errors`. `events` and `webhooks` are the other way.
 """
 
-from strep.control.client import CallControl
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
 from strep.control.errors import (
     AnswerError,
     AuthenticationError,
@@ -18,6 +21,9 @@ from strep.control.errors import (
     TransportError,
     ValidationError,
 )
+
+if TYPE_CHECKING:
+    from strep.control.client import CallControl
 
 __all__ = [
     "AnswerError",
@@ -33,3 +39,12 @@ __all__ = [
     "TransportError",
     "ValidationError",
 ]
+
+
+def __getattr__(name: str) -> Any:
+    """Import the client when it is asked for: aiohttp takes longer than all the rest."""
+    if name == "CallControl":
+        from strep.control.client import CallControl  # noqa: PLC0415
+
+        return CallControl
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -244,7 +244,8 @@ class Driver:
         if held is None:
             return None
         while held.task is not None:
-            await asyncio.shield(held.task)
+            # not with the task, which ends with the daemon
+            await asyncio.wait([held.task])
         return held.error
 
     def tick(self, now_ns: int) -> None:

@@ -25,9 +25,6 @@ class PlaneFigures:
     foreign_forks: int
     """Webhooks of forks that were not started here."""
     calls: CallCounts
-    tracks_dropped: int
-    """Tracks that are not in the store, because too many waited for it."""
-    store_errors: int
 
     forks: Mapping[State, int]
     """Forks that are open; gauges, like all that follow."""
@@ -37,4 +34,15 @@ class PlaneFigures:
     port_pairs: int
     port_pairs_held: int
     port_pairs_resting: int
-    store_waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class MemoryFigures:
+    """The counters and gauges of a `Memory`."""
+
+    errors: int
+    """How often the database could not be written."""
+    dropped_tracks: int
+    """Openings and closings of tracks that are not in it, because too many waited for it."""
+    waiting: int
+    """Records that wait to be written; a gauge."""

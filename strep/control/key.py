@@ -2,12 +2,12 @@
 
 from __future__ import annotations
 
-import re
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from pydantic import SecretStr
 
+from strep.credentials import check_credential, read_credential
 from strep.specs import ConfigError
 
 if TYPE_CHECKING:
@@ -17,6 +17,7 @@ KEY_VARIABLE = "STREP_API_KEY"
 FILE_VARIABLE = "STREP_API_KEY_FILE"
 CARRIER_VARIABLE = "TELNYX_API_KEY"
 """The variable of the carrier's own libraries, read last."""
+_WHAT = "an API key"
 
 
 def find_key(
@@ -30,31 +31,15 @@ def find_key(
     if isinstance(key, SecretStr):
         key = key.get_secret_value()
     if key is not None:
-        return _checked(key, "the key")
+        return check_credential(key, _WHAT, "the key")
     if key_file is not None:
-        return _checked(_read(key_file), str(key_file))
+        return read_credential(key_file, _WHAT)
     if text := environment.get(KEY_VARIABLE):
-        return _checked(text, KEY_VARIABLE)
+        return check_credential(text, _WHAT, KEY_VARIABLE)
     if name := environment.get(FILE_VARIABLE):
-        return _checked(_read(Path(name)), f"{FILE_VARIABLE}: {name}")
+        return read_credential(Path(name), _WHAT, f"{FILE_VARIABLE}: {name}")
     if text := environment.get(CARRIER_VARIABLE):
-        return _checked(text, CARRIER_VARIABLE)
+        return check_credential(text, _WHAT, CARRIER_VARIABLE)
     raise ConfigError(
         f"there is no API key: set {KEY_VARIABLE} to it or {FILE_VARIABLE} to a file that holds it"
     )
-
-
-def _read(file: Path) -> str:
-    try:
-        return file.read_bytes().decode()
-    except OSError as error:
-        raise ConfigError(f"{file}: cannot be read as an API key: {error.strerror}") from None
-    except UnicodeDecodeError:
-        raise ConfigError(f"{file}: is not an API key, which is a line of ASCII") from None
-
-
-def _checked(text: str, where: str) -> SecretStr:
-    key = text.strip()
-    if re.fullmatch(r"[!-~]+", key):
-        return SecretStr(key)
-    raise ConfigError(f"{where}: is not an API key, which is printable ASCII without blanks")

@@ -16,9 +16,10 @@ from uuid import UUID
 import structlog
 
 from strep.control.calls import LIVE_NS, Call
+from strep.control.figures import MemoryFigures
 from strep.control.forks import Change, Fork
 from strep.control.ports import PortPair
-from strep.store import StoredCall, StoredFork, StoredTrack, StoreError
+from strep.store import INTERRUPTED, StoredCall, StoredFork, StoredTrack, StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
@@ -29,6 +30,8 @@ logger = structlog.get_logger("strep.control")
 
 T = TypeVar("T")
 Record = StoredCall | StoredFork | StoredTrack
+Key = tuple[str, str, str, int]
+"""What tells a track from all others: its call_leg_id, leg, direction and opening."""
 
 MAX_TRACKS_WAITING = 100_000
 STOP_ASKED = "stop_asked"
@@ -42,7 +45,6 @@ class Keeper(Protocol):
     def put_fork(self, fork: StoredFork) -> None: ...  # noqa: D102 -- as in Store
     def put_track(self, track: StoredTrack) -> None: ...  # noqa: D102 -- as in Store
     def open_forks(self) -> list[StoredFork]: ...  # noqa: D102 -- as in Store
-    def interrupt_tracks(self, worker: int | None = None) -> list[StoredTrack]: ...  # noqa: D102
     def search(self, *, is_open: bool, limit: int | None) -> Page: ...  # noqa: D102
 
 
@@ -63,6 +65,8 @@ class Memory:
         self._latest: dict[str, StoredCall | StoredFork] = {}
         """What is to be written, by the id of its call leg or fork."""
         self._tracks: deque[StoredTrack] = deque()
+        self._open_tracks: dict[tuple[int, *Key], StoredTrack] = {}
+        """By their worker and what tells them from others."""
         self._given = 0
         """How many records were given to be written..."""
         self._written = 0
@@ -79,6 +83,10 @@ class Memory:
         """How many records wait to be written."""
         return len(self._latest) + len(self._tracks)
 
+    def figures(self) -> MemoryFigures:
+        """Return what was counted so far, and what there is now."""
+        return MemoryFigures(self.errors, self.dropped_tracks, self.waiting)
+
     def keep_call(self, call: Call) -> None:
         """Write what is known of a call, where its leg is known."""
         if call.call_leg_id is not None:
@@ -90,10 +98,19 @@ class Memory:
 
     def keep_track(self, entry: Mapping[str, Any], worker: int) -> None:
         """Write a track that was opened or closed; see `StoredTrack.of`."""
+        track = StoredTrack.of(entry, worker)
+        if track.reason is None:
+            self._open_tracks[worker, *_key(track)] = track
+        else:
+            self._open_tracks.pop((worker, *_key(track)), None)
+        self.add_track(track)
+
+    def add_track(self, track: StoredTrack) -> None:
+        """Write what is known of a track, be it open or not."""
         if len(self._tracks) >= MAX_TRACKS_WAITING:
             self.dropped_tracks += 1
             return
-        self._tracks.append(StoredTrack.of(entry, worker))
+        self._tracks.append(track)
         self._given += 1
         self.write()
 
@@ -113,12 +130,11 @@ class Memory:
     async def load(self, now_ns: int, first_media_timeout_ns: int) -> tuple[list[Call], list[Fork]]:
         """Return the calls and forks that were open when the last daemon ended.
 
-        Its open tracks are marked as interrupted, and calls that cannot last any longer as over.
-        Raises `StoreError`.
+        Its open tracks are interrupted already. Calls that cannot last any longer are marked as
+        over. Raises `StoreError`.
         """
 
         def read() -> tuple[list[StoredCall], list[StoredFork]]:
-            self._store.interrupt_tracks()
             page = self._store.search(is_open=True, limit=None)
             return [each.call for each in page.calls], self._store.open_forks()
 
@@ -133,10 +149,17 @@ class Memory:
             [_fork(stored, first_media_timeout_ns) for stored in forks],
         )
 
-    async def interrupt_tracks(self, worker: int) -> list[StoredTrack]:
-        """Mark the open tracks of a worker that died, and return them. Raises `StoreError`."""
-        await self.written()
-        return await self._execute(lambda: self._store.interrupt_tracks(worker))
+    def interrupt_tracks(self, worker: int) -> list[StoredTrack]:
+        """Mark the open tracks of a worker that died, and return them."""
+        interrupted = [
+            replace(track, reason=INTERRUPTED)
+            for (of, *_), track in self._open_tracks.items()
+            if of == worker
+        ]
+        for track in interrupted:
+            del self._open_tracks[worker, *_key(track)]
+            self.add_track(track)
+        return interrupted
 
     def _keep_latest(self, key: str, record: StoredCall | StoredFork) -> None:
         self._latest[key] = record
@@ -181,6 +204,10 @@ class Memory:
                     self._store.put_fork(record)
                 case StoredTrack():
                     self._store.put_track(record)
+
+
+def _key(track: StoredTrack) -> Key:
+    return track.call_leg_id, track.leg, track.direction, track.opened_ns
 
 
 def _stored_call(call: Call) -> StoredCall:

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from strep.control.memory import Memory
     from strep.control.ports import PortPair
     from strep.control.settings import ControlSettings
+    from strep.store import StoredTrack
 
 logger = structlog.get_logger("strep.control")
 
@@ -122,6 +123,8 @@ class ControlPlane:
             self.calls.add(call)
             self._share(call)
         await self._driver.restore(forks)
+        for call in calls:
+            self._share(call)  # now with its fork
         self._ticker = asyncio.create_task(self._tick_forever())
 
     async def stop(self) -> None:
@@ -260,14 +263,16 @@ class ControlPlane:
                 fork.silent(now_ns)
                 self._driver.follow(fork)
 
-    async def worker_died(self, worker: int) -> None:
-        """Take in that a worker left its tracks open; `announced` and `open_ports` are for the new.
+    def worker_died(self, worker: int) -> list[StoredTrack]:
+        """Take in that a worker left its tracks open, and return them.
 
-        Raises `StoreError`.
+        `announced` and `open_ports` are for its successor.
         """
-        for track in await self._memory.interrupt_tracks(worker):
+        interrupted = self._memory.interrupt_tracks(worker)
+        for track in interrupted:
             side = (track.leg, track.direction)
             self.calls.track_closed(UUID(track.call_leg_id), side, self._clock())
+        return interrupted
 
     @property
     def open_ports(self) -> Mapping[PortPair, UUID]:
@@ -290,7 +295,7 @@ class ControlPlane:
 
     def figures(self) -> PlaneFigures:
         """Return what was counted so far, and what there is now."""
-        driver, memory, pool = self._driver, self._memory, self._driver.ports.pool
+        driver, pool = self._driver, self._driver.ports.pool
         unsettled = driver.unsettled
         return PlaneFigures(
             webhooks=dict(self._webhooks),
@@ -299,8 +304,6 @@ class ControlPlane:
             refused=dict(self._refused),
             foreign_forks=self._foreign_forks,
             calls=replace(self.calls.counts),
-            tracks_dropped=memory.dropped_tracks,
-            store_errors=memory.errors,
             forks=Counter(fork.state for fork in unsettled if fork.is_open),
             forks_in_doubt=sum(fork.in_doubt for fork in unsettled),
             calls_known=len(self.calls),
@@ -308,7 +311,6 @@ class ControlPlane:
             port_pairs=len(pool),
             port_pairs_held=pool.held,
             port_pairs_resting=pool.resting,
-            store_waiting=memory.waiting,
         )
 
     # -- helpers

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from fnmatch import fnmatchcase
 from ipaddress import ip_address
-from pathlib import Path
+from pathlib import Path  # noqa: TC003 -- pydantic reads annotations at run time
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
 from pydantic import (
@@ -23,9 +23,8 @@ from pydantic import (
 
 from strep.control.forks import ForkParameterError, StreamType, Way
 from strep.control.parameters import Flag, WebUrl, parse_target, target_text
-from strep.control.webhooks import WebhookKeyError, load_public_key
 from strep.specs import Address
-from strep.validation import as_text, between, one_of, shown
+from strep.validation import as_file, as_text, between, one_of, shown
 
 if TYPE_CHECKING:
     from strep.control.calls import Call
@@ -47,13 +46,6 @@ class PortRange(NamedTuple):
     def __str__(self) -> str:
         """`20000-20999`, which settings read back."""
         return f"{self.low}-{self.high}"
-
-
-def _as_file(value: object) -> Path:
-    name = str(value) if isinstance(value, Path) else as_text(value, "a file")
-    if not name or "\0" in name:
-        raise ValueError(f"{shown(value)} is not a file")
-    return Path(name)
 
 
 def _as_port_range(value: object) -> PortRange:
@@ -90,6 +82,9 @@ def _as_target(value: object) -> str:
 
 
 def _as_key(value: object) -> str:
+    # settings are read by commands that have no use for an HTTP server and start without one
+    from strep.control.webhooks import WebhookKeyError, load_public_key  # noqa: PLC0415
+
     try:
         text = as_text(value, "a text").strip()
         load_public_key(text)
@@ -155,7 +150,7 @@ class ControlSettings(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid")
 
-    api_key_file: Annotated[Path, PlainValidator(_as_file)] | None = None
+    api_key_file: Annotated[Path, PlainValidator(as_file)] | None = None
     """File that holds the API key; without it the key comes from the environment."""
     base_url: WebUrl = BASE_URL
     """Where commands are sent."""

@@ -20,17 +20,20 @@ from strep.receive.tracks import NO_ROW, TrackTable
 from strep.wire import Direction, DropReason, Endpoint, Kind, Leg
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from numpy.typing import NDArray
 
     from pipeline.dispatch import Dispatcher
+    from strep.receive.admission import Admission
     from strep.wire import PacketBatch
 
 HOUSEKEEPING_NS = 1_000_000_000
 """How often idle tracks are looked for."""
 MANY_TRACKS = 100
 """Memory is given back for so many tracks at least."""
-LATE_TRIMS = 5
-"""Housekeepings that give back memory then: sinks in threads need a while to close their tracks."""
+LATE_TRIMS = 3
+"""Housekeepings that give back memory, when the sinks' threads have closed their tracks, too."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,8 +51,11 @@ class Receiver:
     `unix_offset_ns` is what must be added to the readers' clock for nanoseconds since 1970: 0 for
     captures. Not thread-safe: one caller, the receive loop.
 
+    With an `admission` only call legs that it knows, and bound ports, open tracks; datagrams of
+    others wait there. `on_opened` is told of each new track.
+
     Datagrams are conserved: `read` is what was accepted, plus what was dropped by reason, plus
-    what is on probation.
+    what is on probation, plus what is pending because its call leg is not known yet.
     """
 
     def __init__(
@@ -61,6 +67,8 @@ class Receiver:
         reorder_ms: float = 60,
         max_gap_s: float = 60,
         unix_offset_ns: int = 0,
+        admission: Admission | None = None,
+        on_opened: Callable[[Track], None] | None = None,
     ) -> None:
         self.table = TrackTable(max_tracks)
         self.pipeline = Pipeline(dispatcher, reorder_ms=reorder_ms, max_gap_s=max_gap_s)
@@ -72,20 +80,28 @@ class Receiver:
         self.tracks_closed: dict[CloseReason, int] = {"idle": 0, "closed": 0, "end": 0}
         self._dropped = np.zeros(len(DropReason), np.int64)
         self._bindings = _Bindings()
+        self._admission = admission
+        self._on_opened = on_opened
         self._next_housekeeping_ns = 0
         self._most_tracks = 0
         self._trims_due = 0
 
     @property
     def datagrams(self) -> dict[str, int]:
-        """How many datagrams were accepted, dropped (by reason) or are on probation."""
+        """How many datagrams were accepted, dropped (by reason), are on probation or pending."""
         counters = self.pipeline.counters()
         dropped = self._dropped.copy()
         dropped[DropReason.STRAY] = counters.stray
         counts = {reason.label: int(dropped[reason]) for reason in DropReason}
         counts[DropReason.ACCEPTED.label] = counters.packets
         counts["on_probation"] = counters.on_probation
+        counts["pending"] = 0 if self._admission is None else self._admission.datagrams
         return counts
+
+    @property
+    def legs_pending(self) -> int:
+        """How many call legs have datagrams that wait for them to be known."""
+        return 0 if self._admission is None else self._admission.legs
 
     def bind(self, binding: Binding) -> int:
         """Return a number for the binding, for `PacketBatch.binding`."""
@@ -95,12 +111,27 @@ class Receiver:
         """Take a number back; no batch with it may follow."""
         self._bindings.remove(number)
 
+    def admit(self, call_leg_id: UUID) -> None:
+        """Let a call leg be known, and take in what has waited for that."""
+        if self._admission is not None:
+            waited = self._admission.admit(call_leg_id)
+            if waited is not None:
+                self._take(waited)
+
+    def forget(self, call_leg_id: UUID) -> None:
+        """Let a call leg be known no more; its open tracks go on."""
+        if self._admission is not None:
+            self._admission.forget(call_leg_id)
+
     def receive(self, batch: PacketBatch) -> None:
         """Take a batch that was just read.
 
         Plain RTP without a binding makes a track of each (source, destination, SSRC).
         """
         self.read += batch.count
+        self._take(batch)
+
+    def _take(self, batch: PacketBatch) -> None:
         if not batch.count:
             return
         n = batch.count
@@ -130,6 +161,8 @@ class Receiver:
             self._next_housekeeping_ns = now_ns + HOUSEKEEPING_NS
             for row in self.pipeline.idle_rows(now_ns - self.idle_timeout_ns):
                 self._close(row, "idle")
+            if self._admission is not None:
+                self._dropped[DropReason.UNKNOWN_LEG] += self._admission.expire(now_ns)
             self._give_back_memory()
 
     def close_call(self, call_leg_id: UUID) -> int:
@@ -140,7 +173,9 @@ class Receiver:
         return len(rows)
 
     def stop(self) -> None:
-        """Close all tracks and let the sinks finish."""
+        """Give up what is pending, close all tracks and let the sinks finish."""
+        if self._admission is not None:
+            self._dropped[DropReason.UNKNOWN_LEG] += self._admission.clear()
         for row in list(self.pipeline.tracks):
             self._close(row, "end")
         self.pipeline.dispatcher.stop()
@@ -153,7 +188,7 @@ class Receiver:
             self._most_tracks = tracks
             self.pipeline.trim()
             self._trims_due = LATE_TRIMS
-        if self._trims_due:
+        if self._trims_due and not self.pipeline.dispatcher.is_closing:
             self._trims_due -= 1
             trim_heap()
 
@@ -172,6 +207,8 @@ class Receiver:
     ) -> None:
         """Open tracks for packets without a row, and set their rows where that could be."""
         new = np.flatnonzero(rows == NO_ROW)
+        if self._admission is not None:
+            new = new[self._admitted(self._admission, batch, which[new], leg_id[:, new])]
         if not self.table.is_full:
             opened: dict[tuple[int, int, int], int] = {}
             keys = zip(*leg_id[:, new].tolist(), side[new].tolist(), strict=True)
@@ -185,6 +222,32 @@ class Receiver:
             new = new[rows[new] == NO_ROW]
         self._dropped[DropReason.TRACKS_FULL] += len(new)
         batch.reason[which[new]] = DropReason.TRACKS_FULL
+
+    def _admitted(
+        self,
+        admission: Admission,
+        batch: PacketBatch,
+        slots: NDArray[np.intp],
+        leg_id: NDArray[np.uint64],
+    ) -> NDArray[np.bool_]:
+        """Tell which packets may open a track; the others wait for their call leg or are dropped.
+
+        A port's binding tells of its call leg. Nobody can tell of one that was made from where
+        plain RTP comes from.
+        """
+        is_rtp = batch.kind[slots] == Kind.RTP
+        admitted: NDArray[np.bool_] = is_rtp & (batch.binding[slots] != 0)
+        admitted |= admission.knows(leg_id)
+        may_wait = ~admitted & ~is_rtp
+        refused = np.concatenate(
+            (
+                slots[~admitted & is_rtp],
+                admission.keep(batch, slots[may_wait], leg_id[:, may_wait]),
+            )
+        )
+        self._dropped[DropReason.UNKNOWN_LEG] += len(refused)
+        batch.reason[refused] = DropReason.UNKNOWN_LEG
+        return admitted
 
     def _open(self, batch: PacketBatch, slot: int, row: int, leg_id: bytes, side: int) -> None:
         """Open the track of one packet on a row that was given to it."""
@@ -203,6 +266,8 @@ class Receiver:
         )
         self.pipeline.open(track, sequence=int(batch.sequence[slot]))
         self.tracks_opened += 1
+        if self._on_opened is not None:
+            self._on_opened(track)
 
     def _name_rtp(
         self,

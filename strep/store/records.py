@@ -46,8 +46,8 @@ class StoredCall:
     hangup_cause: str | None = None
 
     def as_json(self) -> dict[str, Any]:
-        """Return the call for `json.dumps`."""
-        return _as_json(self)
+        """Return the call for `json.dumps`, its numbers named as in manifests: `from` and `to`."""
+        return {key.removesuffix("_number"): value for key, value in _as_json(self).items()}
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

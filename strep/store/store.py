@@ -236,6 +236,15 @@ class Store:
             tracks=[_record(StoredTrack, row) for row in tracks],
         )
 
+    def tracks(self, call_leg_id: str) -> list[StoredTrack]:
+        """Return the tracks of a call in the order in which they began; none of an unknown one."""
+        with self._transaction("DEFERRED") as database:
+            rows = database.execute(
+                "SELECT * FROM tracks WHERE call_leg_id = ? ORDER BY opened_ns",
+                (call_leg_id.lower(),),
+            ).fetchall()
+        return [_record(StoredTrack, row) for row in rows]
+
     def forget(self, before_ns: int) -> int:
         """Delete the calls that started before this moment and are not open; return how many.
 

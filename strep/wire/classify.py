@@ -56,6 +56,8 @@ class DropReason(IntEnum):
     """A new track beyond `max_tracks`."""
     STRAY = 14
     """Another SSRC, or a jump of the sequence, that the next packet did not continue."""
+    UNKNOWN_LEG = 15
+    """Of a call leg that nobody told of in time, where only known ones are admitted."""
 
     @property
     def label(self) -> str:

@@ -119,13 +119,33 @@ def test_calls_that_cannot_last_any_longer_are_lost(tmp_path):
     run(tmp_path, scenario)
 
 
-def test_tracks_of_the_last_daemon_are_interrupted(tmp_path):
+def test_open_tracks_of_a_worker_that_died_are_interrupted(tmp_path):
+    outbound = OPENED | {"direction": "outbound"}
+    closed = OPENED | {
+        "opened_at": "2023-11-14T22:10:00.000Z",
+        "ended_at": "2023-11-14T22:12:00.000Z",
+        "reason": "idle",
+        "speech": [],
+    }
+    figures = ("duration_s", "packets", "lost", "late", "duplicate", "jitter_mean_ms")
+    closed |= dict.fromkeys(figures, 0)
+
     async def scenario(memory, store):
+        memory.keep_track(OPENED | {"opened_at": closed["opened_at"]}, 0)
+        memory.keep_track(closed, 0)
         memory.keep_track(OPENED, 0)
+        memory.keep_track(outbound, 1)
+        (track,) = memory.interrupt_tracks(0)
+        assert (track.direction, track.reason) == ("inbound", "interrupted")
+        assert memory.interrupt_tracks(0) == []
+        # the successor's track of the same call is another one
+        memory.keep_track(OPENED | {"opened_at": "2023-11-14T22:13:21.000Z"}, 0)
         await memory.written()
-        await memory.load(T0, 10 * S)
-        (track,) = store.details(str(LEG)).tracks
-        assert track.reason == "interrupted"
+        assert [track.reason for track in store.details(str(LEG)).tracks] == [
+            "idle", "interrupted", None, None,
+        ]  # fmt: skip
+        assert len(memory.interrupt_tracks(0)) == 1
+        assert len(memory.interrupt_tracks(1)) == 1
 
     run(tmp_path, scenario)
 

@@ -198,6 +198,40 @@ def test_manifest_names_only_the_recording_that_it_stands_beside(tmp_path):
     assert "wav-2" not in entry
 
 
+def test_manifest_says_what_is_known_of_the_call_when_its_last_track_ends(tmp_path):
+    path = tmp_path / "call.json"
+    results = {"wav": {**RESULTS["wav"], "manifest": str(path)}}
+    add_track(path, INBOUND, SUMMARY, results, call={"state": "answered", "from": "+1555"})
+    assert json.loads(path.read_text())["call"] == {"state": "answered", "from": "+1555"}
+    add_track(path, OUTBOUND, SUMMARY, results, call={"state": "hangup"})
+    assert json.loads(path.read_text())["call"] == {"state": "hangup"}
+    # whoever knew of the call is gone
+    add_track(path, OUTBOUND, SUMMARY, results)
+    assert json.loads(path.read_text())["call"] == {"state": "hangup"}
+
+
+def test_manifest_names_earlier_recordings_but_not_its_own(tmp_path):
+    path = tmp_path / "call.json"
+    own = {**RESULTS["wav"], "recording": str(tmp_path / "call.wav"), "manifest": str(path)}
+    earlier = [
+        {"recording": str(tmp_path / "first.wav.part"), "started_at": "1", "ended_at": None},
+        {"recording": "/elsewhere/second.wav", "started_at": "2", "ended_at": "3"},
+        {"recording": str(tmp_path / "call.wav"), "started_at": "4", "ended_at": "5"},
+    ]
+    add_track(path, INBOUND, SUMMARY, {"wav": own}, earlier=earlier[2:])
+    assert "earlier" not in json.loads(path.read_text())
+    add_track(path, INBOUND, SUMMARY, {"wav": own}, earlier=earlier)
+    expected = [
+        {"recording": "first.wav.part", "started_at": "1", "ended_at": None},
+        {"recording": "/elsewhere/second.wav", "started_at": "2", "ended_at": "3"},
+    ]
+    assert json.loads(path.read_text())["earlier"] == expected
+    add_track(path, OUTBOUND, SUMMARY, {"wav": own})
+    manifest = json.loads(path.read_text())
+    assert manifest["earlier"] == expected
+    assert manifest["recordings"] == ["call.wav"]
+
+
 @pytest.mark.parametrize("content", ["", "[]", "{}", '{"tracks"'])
 def test_file_that_is_no_manifest_is_named_and_left_alone(tmp_path, content):
     path = tmp_path / "call.json"

@@ -20,6 +20,7 @@ from recordingsink import RecordingSink
 from wirecases import CASES, GOODBYE, STALE, rtp, strep
 
 from pipeline.dispatch import Dispatcher
+from strep.receive.admission import Admission
 from strep.receive.receiver import Binding, Receiver, flow_ids
 from strep.wire import Direction, DropReason, Endpoint, Leg, PacketBatch
 
@@ -205,7 +206,7 @@ def test_all_reasons_are_reported_even_where_none_occurred():
         (
             "accepted", "short", "truncated", "strep_version", "header_length", "rtp_version",
             "csrc", "extension", "padding", "rtcp", "t38", "sip", "other",
-            "tracks_full", "stray", "on_probation",
+            "tracks_full", "stray", "unknown_leg", "on_probation", "pending",
         ),
         0,
     )  # fmt: skip
@@ -458,6 +459,112 @@ def test_names_of_many_flows_do_not_collide():
     assert {UUID(bytes=ids[:, i].tobytes()).version for i in range(0, 40_000, 1000)} == {8}
 
 
+def known(**limits):
+    """Return a rig that receives known call legs only."""
+    return Rig(admission=Admission(**{"wait_s": 10, **limits}))
+
+
+def test_leg_that_nobody_told_of_opens_nothing_until_it_is_told():
+    rig = known()
+    rig.receive(forked(100), forked(50, OTHER_CALL), forked(101))
+    assert (rig.tracks, rig.counts, rig.receiver.legs_pending) == ([], {"pending": 3}, 2)
+    rig.receiver.admit(CALL)
+    rig.check()
+    assert rig.tracks == [(0, 1, CALL, "A", "inbound")]
+    assert (rig.counts, rig.receiver.read) == ({"accepted": 2, "pending": 1}, 3)
+    rig.receive(forked(102), at_ms=60)
+    assert rig.sink.payloads() == [audio(100), audio(101), audio(102)]
+
+
+def test_what_waited_is_received_with_the_times_at_which_it_came():
+    rig = known()
+    rig.receive(forked(100), forked(102), at_ms=1000)
+    rig.receive(forked(103), forked(104, first=0xC5), at_ms=1040)
+    rig.tick(9000)
+    rig.receiver.admit(CALL)
+    rig.tick(9000)
+    inbound, outbound = rig.sink.opened.values()
+    assert (inbound.opened_ns, outbound.opened_ns) == (1000 * MS, 1060 * MS)
+    # what came behind a hole was given up as when it came, not when it was told
+    assert rig.sink.payloads() == [audio(100), audio(102), audio(103)]
+    rig.receiver.close_call(CALL)
+    summary = rig.sink.closed[0, 1]
+    assert (summary.packets, summary.lost, summary.jitter_mean_ms > 0) == (3, 1, True)
+    assert (summary.first_arrival_ns, summary.last_arrival_ns) == (1000 * MS, 1040 * MS)
+
+
+def test_leg_that_nobody_tells_of_in_time_is_dropped():
+    rig = known(wait_s=2)
+    rig.receive(forked(100), forked(101), at_ms=1000)
+    rig.tick(2900)
+    assert rig.counts == {"pending": 2}
+    rig.tick(4000)
+    assert rig.counts == {"unknown_leg": 2}
+    rig.receiver.admit(CALL)
+    assert rig.tracks == []
+
+
+def test_what_has_no_room_to_wait_is_dropped_at_once():
+    rig = known(max_datagrams=2)
+    assert rig.receive(forked(100), forked(101), forked(102))[2] is DropReason.UNKNOWN_LEG
+    assert rig.counts == {"pending": 2, "unknown_leg": 1}
+
+
+def test_plain_rtp_is_known_by_its_port_alone():
+    rig = known()
+    assert rig.receive(plain(100), plain(101)) == [DropReason.UNKNOWN_LEG] * 2
+    rig.receive(plain(100), binding=Binding(CALL))
+    assert rig.tracks == [(0, 1, CALL, "A", "inbound")]
+    # a leg in the STREP header is not that of the port that it comes in on
+    rig.receive(forked(100, OTHER_CALL), binding=Binding(CALL))
+    assert rig.counts == {"accepted": 1, "unknown_leg": 2, "pending": 1}
+
+
+def test_tracks_of_a_forgotten_leg_go_on_and_new_ones_are_not_opened():
+    rig = known()
+    rig.receiver.admit(CALL)
+    rig.receive(forked(100))
+    rig.receiver.forget(CALL)
+    rig.receive(forked(101), forked(100, first=0xC5))
+    assert rig.counts == {"accepted": 2, "pending": 1}
+    rig.receiver.close_call(CALL)
+    rig.receive(forked(102))
+    assert rig.counts == {"accepted": 2, "pending": 2}
+
+
+def test_what_waits_at_the_end_is_dropped():
+    rig = known()
+    rig.receive(forked(100))
+    rig.receiver.stop()
+    rig.check()
+    assert rig.counts == {"unknown_leg": 1}
+
+
+def test_known_leg_beyond_the_most_tracks_is_dropped_as_such():
+    rig = Rig(admission=Admission(wait_s=10), max_tracks=1)
+    rig.receive(forked(100), forked(100, OTHER_CALL))
+    rig.receiver.admit(CALL)
+    rig.receiver.admit(OTHER_CALL)
+    rig.check()
+    assert rig.counts == {"accepted": 1, "tracks_full": 1}
+
+
+def test_without_an_admission_all_legs_are_known():
+    rig = Rig()
+    rig.receiver.admit(CALL)
+    rig.receiver.forget(CALL)
+    rig.receive(forked(100), forked(100, OTHER_CALL))
+    assert (rig.counts, rig.receiver.legs_pending) == ({"accepted": 2}, 0)
+
+
+def test_each_new_track_is_told():
+    told = []
+    rig = Rig(on_opened=told.append)
+    rig.receive(forked(100), forked(101), forked(100, first=0xC5))
+    assert told == list(rig.sink.opened.values())
+    assert [track.direction for track in told] == ["inbound", "outbound"]
+
+
 CALLS = st.sampled_from([CALL, OTHER_CALL, UUID(int=0)])
 FORKED = st.builds(
     forked,
@@ -475,9 +582,19 @@ DATAGRAMS = st.one_of(FORKED, FORKED, PLAIN, ODD, st.binary(max_size=60))
 class DatagramsAreConserved(RuleBasedStateMachine):
     """Anything may come, in any batches, while calls are closed and time passes."""
 
-    @initialize(max_tracks=st.sampled_from([1, 3, 100]), reorder_ms=st.sampled_from([0, 60]))
-    def begin(self, max_tracks, reorder_ms):
-        self.rig = Rig(max_tracks=max_tracks, reorder_ms=reorder_ms, idle_timeout_s=2)
+    @initialize(
+        max_tracks=st.sampled_from([1, 3, 100]),
+        reorder_ms=st.sampled_from([0, 60]),
+        limits=st.none() | st.fixed_dictionaries({"max_datagrams": st.sampled_from([3, 100])}),
+    )
+    def begin(self, max_tracks, reorder_ms, limits):
+        admission = None if limits is None else Admission(wait_s=1, max_legs=2, **limits)
+        self.rig = Rig(
+            max_tracks=max_tracks,
+            reorder_ms=reorder_ms,
+            idle_timeout_s=2,
+            admission=admission,
+        )
         self.now_ms = 1000
         self.sent = 0
 
@@ -492,6 +609,10 @@ class DatagramsAreConserved(RuleBasedStateMachine):
     def tick(self, wait_ms):
         self.now_ms += wait_ms
         self.rig.tick(self.now_ms)
+
+    @rule(call=CALLS, is_known=st.booleans())
+    def tell(self, call, is_known):
+        (self.rig.receiver.admit if is_known else self.rig.receiver.forget)(call)
 
     @rule(call=CALLS)
     def close_call(self, call):
@@ -528,7 +649,7 @@ class DatagramsAreConserved(RuleBasedStateMachine):
         self.rig.receiver.stop()
         self.rig.check()
         datagrams, sink = self.rig.receiver.datagrams, self.rig.sink
-        assert datagrams["on_probation"] == 0
+        assert datagrams["on_probation"] == datagrams["pending"] == 0
         assert datagrams["accepted"] == sum(s.packets for s in sink.closed.values())
         for summary in sink.closed.values():
             assert summary.packets == summary.released + summary.late + summary.duplicate

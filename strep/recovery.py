@@ -1,0 +1,89 @@
+"""Finds the recordings of tracks that nobody closed, by the names of their files.
+
+A worker that was killed leaves `.part` files. One whose daemon was killed finishes its recordings,
+but nobody hears of it. The sink `wav` names its files by the time of their beginning and the call
+leg; see there.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections import defaultdict
+from contextlib import suppress
+from dataclasses import replace
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Any, NamedTuple
+
+from pipeline.utc import rfc3339
+from strep.store import StoredTrack
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable, Sequence
+    from pathlib import Path
+
+_NAME = re.compile(
+    r"(?P<began>\d{8}T\d{6}Z)-(?P<call_leg_id>[0-9a-f-]{36})-(?P<leg>[ab])"
+    r"(?:-(?P<direction>inbound|outbound))?(?:-(?P<copy>\d+))?\.wav(?P<part>\.part)?"
+)
+
+
+class _File(NamedTuple):
+    """A file that a track may be in; later ones sort behind."""
+
+    began: str
+    copy: int
+    direction: str
+    """Empty for a file of both directions."""
+    path: Path
+    is_part: bool
+
+
+def find_recordings(folders: Iterable[Path], tracks: Sequence[StoredTrack]) -> list[StoredTrack]:
+    """Return those of the tracks that left a recording, with all that can be known of them now.
+
+    A track whose recording is not finished has the path of the unfinished file.
+    """
+    files: dict[tuple[str, str], list[_File]] = defaultdict(list)
+    wanted = {track.call_leg_id for track in tracks}
+    for folder in folders:
+        with suppress(OSError):  # it may not be there, or be no folder
+            for path in folder.iterdir():
+                match = _NAME.fullmatch(path.name)
+                if match and match["call_leg_id"] in wanted:
+                    files[match["call_leg_id"], match["leg"].upper()].append(
+                        _File(
+                            began=match["began"],
+                            copy=int(match["copy"] or 1),
+                            direction=match["direction"] or "",
+                            path=path,
+                            is_part=match["part"] is not None,
+                        )
+                    )
+    found = (_found(track, files[track.call_leg_id, track.leg]) for track in tracks)
+    return [track for track in found if track is not None]
+
+
+def _found(track: StoredTrack, files: list[_File]) -> StoredTrack | None:
+    """Return the track as it is recorded in the latest file that it can be in."""
+    opened = f"{datetime.fromtimestamp(track.opened_ns // 1_000_000_000, UTC):%Y%m%dT%H%M%SZ}"
+    for file in sorted(files, reverse=True):
+        if file.began > opened or file.direction not in {"", track.direction}:
+            continue
+        if file.is_part:
+            return replace(track, recording=str(file.path))
+        entry = _entry(file.path, track)
+        if entry is not None:
+            return StoredTrack.of(entry, track.worker)
+    return None
+
+
+def _entry(recording: Path, track: StoredTrack) -> dict[str, Any] | None:
+    """Return what the manifest beside a finished recording says of a track."""
+    manifest = recording.with_suffix(".json")
+    opened_at = rfc3339(track.opened_ns)
+    with suppress(OSError, ValueError, LookupError, TypeError):  # none, or none that we know
+        for entry in json.loads(manifest.read_text(encoding="utf-8"))["tracks"]:
+            if (entry["direction"], entry["started_at"]) == (track.direction, opened_at):
+                return {**entry, "recording": str(recording), "manifest": str(manifest)}
+    return None

@@ -1,0 +1,217 @@
+"""Joins the workers with the database and the control plane.
+
+It hears of workers and their tracks, and tells them what they have to know of calls. Without a
+control plane it keeps tracks in the database; without a database it does nothing.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import time
+from contextlib import suppress
+from typing import TYPE_CHECKING, Any, Protocol
+from uuid import UUID
+
+import structlog
+
+from strep.control.client import CallControl
+from strep.control.memory import Memory
+from strep.control.plane import ControlPlane, Workers
+from strep.control.webhooks import WebhookReceiver
+from strep.history import History
+from strep.sinks import folders
+from strep.storage import Storage
+
+if TYPE_CHECKING:
+    from collections.abc import Coroutine, Mapping
+
+    from pydantic import SecretStr
+
+    from strep.callbook import Earlier
+    from strep.config import Settings
+    from strep.control.ports import PortPair
+    from strep.control.settings import ControlSettings
+    from strep.store import StoredTrack
+
+logger = structlog.get_logger("strep")
+
+TICK_S = 1.0
+"""How often the database is tried again that could not be written."""
+WEBHOOKS_WITHIN_S = 5.0
+"""How long webhooks that were taken in may take to be processed at the end."""
+
+
+class Team(Workers, Protocol):
+    """The workers: `OneWorker` or `ManyWorkers`."""
+
+    def place_of(self, call_leg_id: UUID) -> int:
+        """Return the number of the worker that receives a leg."""
+        ...
+
+    def remind(self, call_leg_id: UUID, earlier: Mapping[str, Earlier]) -> None:
+        """Tell the leg's earlier recordings."""
+        ...
+
+
+class Switchboard:
+    """See the module. To be opened, started when the workers receive, and closed in any case.
+
+    `api_key` is the one for commands, for settings with a control plane.
+    """
+
+    def __init__(self, settings: Settings, workers: Team, api_key: SecretStr | None = None) -> None:
+        self.storage: Storage | None = None
+        """None where no database is kept."""
+        self.memory: Memory | None = None
+        self.plane: ControlPlane | None = None
+        """None where no calls are controlled."""
+        self.webhooks: WebhookReceiver | None = None
+        self.is_started = False
+        self._settings = settings
+        self._workers = workers
+        self._api_key = api_key
+        self._client: CallControl | None = None
+        self._history: History | None = None
+        self._processing: asyncio.Task[None] | None = None
+        self._ticker: asyncio.Task[None] | None = None
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    async def open(self) -> None:
+        """Open the database and mark what the last daemon left open. Raises `StoreError`."""
+        file = self._settings.database_file
+        if file is None:
+            return
+        storage = self.storage = await Storage.open(file)
+        interrupted = await storage.execute(storage.store.interrupt_tracks)
+        self.memory = Memory(storage.store, storage.execute)
+        places = folders(self._settings.sinks, self._settings.recordings)
+        self._history = History(storage, self.memory, places, self._workers.remind)
+        self._history.interrupted(interrupted)
+        self._ticker = asyncio.create_task(self._tick())
+        if self._settings.control is not None:
+            await self._open_plane(self._settings.control, self.memory)
+
+    async def start(self) -> None:
+        """Go on with the calls and forks of the last daemon. Raises `StoreError`."""
+        if self.plane is not None:
+            await self.plane.start()
+        if self.webhooks is not None:
+            self._processing = asyncio.create_task(self.webhooks.run())
+        self.is_started = True
+
+    async def drain(self) -> None:
+        """Take in no more webhooks; to be called before the workers are stopped."""
+        if self.webhooks is not None:
+            self.webhooks.close()
+        if self._processing is not None:
+            _, late = await asyncio.wait([self._processing], timeout=WEBHOOKS_WITHIN_S)
+            if late:
+                logger.error("not all webhooks could be processed")
+                self._processing.cancel()
+
+    async def stop(self) -> None:
+        """Leave forks as they are; to be called when the workers have ended."""
+        for task in self._tasks:
+            task.cancel()
+        if self.plane is not None:
+            await self.plane.stop()
+        if self._history is not None:
+            await self._history.settled()
+
+    async def close(self) -> None:
+        """Write what is left and close the database."""
+        if self._ticker is not None:
+            self._ticker.cancel()
+            with suppress(asyncio.CancelledError):
+                await self._ticker
+        if self._client is not None:
+            await self._client.__aexit__(None, None, None)
+        if self.memory is not None and not await self.memory.written():
+            logger.error("not all that happened could be written to the database")
+        if self.storage is not None:
+            await self.storage.close()
+
+    # -- what the workers say
+
+    def track_opened(self, entry: Mapping[str, Any], worker: int) -> None:
+        """Take in that a worker opened a track."""
+        if self.plane is not None:
+            self.plane.track_opened(entry, worker)
+        elif self.memory is not None:
+            self.memory.keep_track(entry, worker)
+        if self._history is not None:
+            self._history.look_up(UUID(entry["call_leg_id"]))
+
+    def track_closed(self, entry: Mapping[str, Any], worker: int) -> None:
+        """Take in that a worker closed a track."""
+        if self.plane is not None:
+            self.plane.track_closed(entry, worker)
+        elif self.memory is not None:
+            self.memory.keep_track(entry, worker)
+        if self._history is not None and entry["reason"] != "end":
+            # the next track of the leg may have been opened before
+            self._history.look_up(UUID(entry["call_leg_id"]))
+
+    def worker_begun(self, worker: int) -> None:
+        """Tell a new worker all that it has to know."""
+        if self.plane is None:
+            return
+        for call_leg_id, facts in self.plane.announced.items():
+            if self._workers.place_of(call_leg_id) == worker:
+                self._workers.announce(call_leg_id, facts)
+        for pair, call_leg_id in self.plane.open_ports.items():
+            if self._workers.place_of(call_leg_id) == worker:
+                self._spawn(self._open_again(pair, call_leg_id))
+
+    def worker_died(self, worker: int) -> None:
+        """Take in that a worker left its tracks open."""
+        interrupted: list[StoredTrack] = []
+        if self.plane is not None:
+            interrupted = self.plane.worker_died(worker)
+        elif self.memory is not None:
+            interrupted = self.memory.interrupt_tracks(worker)
+        if self._history is not None:
+            self._history.interrupted(interrupted)
+
+    # -- helpers
+
+    async def _open_plane(self, control: ControlSettings, memory: Memory) -> None:
+        self._client = CallControl(
+            key=self._api_key,
+            base_url=control.base_url,
+            total_timeout_s=control.command_timeout_s,
+        )
+        await self._client.__aenter__()
+        # the wall clock's time at the start, and from there on the monotonic clock
+        offset_ns = time.time_ns() - time.monotonic_ns()
+        self.plane = ControlPlane(
+            control,
+            carrier=self._client,
+            workers=self._workers,
+            memory=memory,
+            clock=lambda: time.monotonic_ns() + offset_ns,
+        )
+        self.webhooks = WebhookReceiver(
+            self.plane.on_event,
+            public_key=control.webhook_public_key,
+            allow_unsigned=control.allow_unsigned_webhooks,
+        )
+
+    async def _open_again(self, pair: PortPair, call_leg_id: UUID) -> None:
+        try:
+            await self._workers.open_ports(pair, call_leg_id)
+        except OSError as error:
+            logger.warning(
+                "a fork's ports cannot be opened again", rx=pair.rx, tx=pair.tx, error=str(error)
+            )
+
+    async def _tick(self) -> None:
+        while True:
+            await asyncio.sleep(TICK_S)
+            if self.memory is not None:
+                self.memory.write()
+
+    def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        task = asyncio.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
