@@ -18,6 +18,7 @@ from strep.figures import Figures
 from strep.portpairs import PortPairs
 from strep.receive.admission import Admission
 from strep.receive.drain import Drain, Port
+from strep.receive.heap import settle_heap
 from strep.receive.readers import open_reader
 from strep.receive.receiver import Binding, Receiver
 from strep.sinks import make_sinks, write_manifests
@@ -54,6 +55,7 @@ class Worker:
         *,
         tell: Callable[[What, str], None],
     ) -> None:
+        settle_heap()
         self.number = number
         self._book = CallBook()
         self._news = TrackNews(tell)

@@ -17,7 +17,8 @@ from pipeline.sinks.load import load
 from strep.analyze import analyze
 from strep.wire import DropReason
 
-pytestmark = [needs_material, pytest.mark.usefixtures("kernel")]
+pytestmark = needs_material
+both_ways = pytest.mark.usefixtures("kernel")
 
 CAPTURES = MATERIAL / "captures"
 FILES = sorted(p.relative_to(CAPTURES).as_posix() for p in CAPTURES.rglob("*.*cap*"))
@@ -49,6 +50,7 @@ def named(rows):
     return [pytest.param(r, id=f"{r['file']}-{r['ssrc']}") for r in rows]
 
 
+@both_ways
 @pytest.mark.parametrize("name", FILES)
 def test_every_datagram_of_any_capture_is_accounted_for(name):
     report = report_of(name)
@@ -58,6 +60,7 @@ def test_every_datagram_of_any_capture_is_accounted_for(name):
     assert report.cut is None
 
 
+@both_ways
 @pytest.mark.parametrize("row", named(r for r in STREAMS if int(r["packets"])))
 def test_counts_equal_those_of_the_reference(row):
     track = track_of(report_of(row["file"]).tracks, row)
@@ -71,6 +74,7 @@ def test_counts_equal_those_of_the_reference(row):
         assert {k: str(n) for k, n in track["payload_types"].items()} == expected
 
 
+@both_ways
 @pytest.mark.parametrize("row", named(JITTER))
 def test_jitter_agrees_with_the_reference(row):
     track = track_of(report_of(row["file"]).tracks, row)
@@ -87,6 +91,7 @@ def assert_golden(track, row, folder):
         assert hashlib.sha256(pcm.tobytes()).hexdigest() == row["sha256_s16le"]
 
 
+@both_ways
 @pytest.mark.parametrize("name", sorted({row["file"] for row in GOLDEN}))
 def test_recording_of_a_capture_is_bit_exact(name, tmp_path):
     sinks = {"wav": load("wav", {"layout": "mono", "directory": str(tmp_path)})}
