@@ -323,6 +323,28 @@ def test_tracks_of_one_dead_worker_are_marked(store):
     assert [track.reason for track in store.details(LEG).tracks] == [None, "interrupted"]
 
 
+def test_what_is_put_together_is_there_as_a_whole_or_not_at_all(store, path):
+    opened = StoredTrack.of(OPENED, worker=0)
+
+    def fail():
+        with store.together():
+            store.put_track(opened)
+            raise LookupError
+
+    with pytest.raises(LookupError):
+        fail()
+    assert store.tracks(LEG) == []
+    assert legs(store.search()) == []
+    with Store(path, read_only=True) as reader:
+        with store.together():
+            store.put_call(StoredCall(call_leg_id=LEG, started_ns=1))
+            store.put_track(opened)
+            assert store.tracks(LEG) == [opened]
+            assert reader.tracks(LEG) == []
+        assert reader.tracks(LEG.upper()) == [opened]
+    assert store.tracks("ffffffff-0000-4000-8000-000000000000") == []
+
+
 def test_a_track_that_is_closed_after_all_is_no_longer_interrupted(store):
     store.put_track(StoredTrack.of(OPENED, worker=0))
     store.interrupt_tracks()

@@ -23,6 +23,7 @@ from strep.store import INTERRUPTED, StoredCall, StoredFork, StoredTrack, StoreE
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
+    from contextlib import AbstractContextManager
 
     from strep.store import Page
 
@@ -41,6 +42,7 @@ STOP_ASKED = "stop_asked"
 class Keeper(Protocol):
     """The part of `strep.store.Store` that is used here."""
 
+    def together(self) -> AbstractContextManager[None]: ...  # noqa: D102 -- as in Store
     def put_call(self, call: StoredCall) -> None: ...  # noqa: D102 -- as in Store
     def put_fork(self, fork: StoredFork) -> None: ...  # noqa: D102 -- as in Store
     def put_track(self, track: StoredTrack) -> None: ...  # noqa: D102 -- as in Store
@@ -196,14 +198,15 @@ class Memory:
             self._writing = None
 
     def _put(self, records: list[Record]) -> None:
-        for record in records:
-            match record:
-                case StoredCall():
-                    self._store.put_call(record)
-                case StoredFork():
-                    self._store.put_fork(record)
-                case StoredTrack():
-                    self._store.put_track(record)
+        with self._store.together():
+            for record in records:
+                match record:
+                    case StoredCall():
+                        self._store.put_call(record)
+                    case StoredFork():
+                        self._store.put_fork(record)
+                    case StoredTrack():
+                        self._store.put_track(record)
 
 
 def _key(track: StoredTrack) -> Key:

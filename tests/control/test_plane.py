@@ -2,7 +2,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import deque
-from contextlib import suppress
+from contextlib import nullcontext, suppress
 from uuid import UUID, uuid4
 
 import pytest
@@ -927,6 +927,9 @@ class Instantly:
         if error is not None:
             raise error(f"{command.name}: no")
         return CommandResult(result="ok")
+
+    def together(self):
+        return nullcontext()
 
     def put_call(self, _call): ...
     def put_fork(self, _fork): ...
