@@ -27,6 +27,7 @@ from strep.switchboard import Switchboard
 from strep.wire import Endpoint
 from strep.workerprocess import run_async
 from strep.workers import ManyWorkers, OneWorker
+from strep_kernel import load
 
 if TYPE_CHECKING:
     import socket
@@ -162,6 +163,7 @@ class Daemon:
             database=str(settings.database_file) if settings.database_file else None,
             sinks=[sink.name for sink in settings.sinks],
             workers=len(self._sockets),
+            kernel="numpy" if load() is None else "compiled",
             control=settings.control is not None,
         )
 

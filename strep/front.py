@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 
 from strep import __version__
 from strep.control.webhooks import aiohttp_handler
@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 
     from strep.api.source import Forks, Handler
     from strep.figures import Overview
-    from strep.store import Page
+    from strep.store import CallSearch, Page
     from strep.switchboard import Switchboard
     from strep.workers import ManyWorkers, OneWorker
 
@@ -107,34 +107,14 @@ class Front:
         calls, missing = await self._workers.calls()
         return f'{{"calls": [{", ".join(calls)}], "missing_workers": {missing}}}'
 
-    async def search_calls(
-        self,
-        *,
-        number: str | None,
-        since_ns: int | None,
-        until_ns: int | None,
-        call_leg_id: str | None,
-        is_open: bool,
-        after: str | None,
-        limit: int,
-    ) -> Page | None:
+    async def search_calls(self, **wanted: Unpack[CallSearch]) -> Page | None:
         """Search the database; see `Store.search`."""
         storage, memory = self._board.storage, self._board.memory
         if storage is None or memory is None:
             return None
         await memory.written()
-        return await storage.execute(
-            partial(
-                storage.store.search,
-                number=number,
-                since_ns=since_ns,
-                until_ns=until_ns,
-                call_leg_id=call_leg_id,
-                is_open=is_open,
-                after=after,
-                limit=limit,
-            )
-        )
+        search = storage.store.search
+        return await storage.execute(lambda: search(**wanted))
 
     async def call(self, call_id: str) -> Mapping[str, Any] | None:
         """Return what is known of a call; see `Store.details`."""

@@ -39,6 +39,8 @@ TICK_S = 1.0
 """How often the database is tried again that could not be written."""
 WEBHOOKS_WITHIN_S = 5.0
 """How long webhooks that were taken in may take to be processed at the end."""
+FIRST_REOPENING_S, LAST_REOPENING_S = 0.1, 5.0
+"""How soon a new worker tries again to open the ports of a fork: later each time."""
 
 
 class Team(Workers, Protocol):
@@ -198,12 +200,23 @@ class Switchboard:
         )
 
     async def _open_again(self, pair: PortPair, call_leg_id: UUID) -> None:
-        try:
-            await self._workers.open_ports(pair, call_leg_id)
-        except OSError as error:
-            logger.warning(
-                "a fork's ports cannot be opened again", rx=pair.rx, tx=pair.tx, error=str(error)
-            )
+        """Open a fork's ports in a new worker, however long it takes, while the fork has them."""
+        wait_s = FIRST_REOPENING_S
+        while self.plane is not None and self.plane.open_ports.get(pair) == call_leg_id:
+            try:
+                await self._workers.open_ports(pair, call_leg_id)
+            except OSError as error:
+                logger.warning(
+                    "a fork's ports cannot be opened again for now",
+                    rx=pair.rx,
+                    tx=pair.tx,
+                    error=str(error),
+                    wait_s=wait_s,
+                )
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, LAST_REOPENING_S)
+            else:
+                return
 
     async def _tick(self) -> None:
         while True:

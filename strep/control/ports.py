@@ -62,8 +62,8 @@ class PortPool:
         self._wake(now_ns)
         if not self._free:
             raise NoPortsError(
-                f"all {len(self)} port pairs are in use: {self.held} are held by forks and "
-                f"{self.resting} rest after one"
+                f"no port pair of {len(self)} is free: {self.held} held by forks, "
+                f"{self.resting} resting after one"
             )
         rx, _ = self._free.popitem(last=False)
         return self._hold(rx)

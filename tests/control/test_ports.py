@@ -41,7 +41,7 @@ def test_used_up_pool_says_who_has_its_pairs():
     pool.give_back(first, 0)
     with pytest.raises(
         NoPortsError,
-        match=r"^all 3 port pairs are in use: 2 are held by forks and 1 rest after one$",
+        match=r"^no port pair of 3 is free: 2 held by forks, 1 resting after one$",
     ):
         pool.take(29 * S)
 
