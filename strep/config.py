@@ -24,6 +24,7 @@ import difflib
 import json
 import re
 import tomllib
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -39,6 +40,7 @@ from pydantic import (
 )
 
 from strep.control.settings import AutoFork, ControlSettings, PortRange
+from strep.receive.gate import Network
 from strep.specs import (
     Address,
     ConfigError,
@@ -105,6 +107,14 @@ def _as_address_or_none(value: object) -> Address | None:
         return as_address(value)
     except ValueError as error:
         raise ValueError(f"{error} nor none") from None
+
+
+def _as_network(value: object) -> Network:
+    text = value if isinstance(value, Network) else as_text(value, "a network")
+    try:
+        return ip_network(text)
+    except ValueError:
+        raise ValueError(f"{shown(value)} is not a network such as 192.0.2.0/24") from None
 
 
 def _as_file_or_none(value: object) -> Path | None:
@@ -178,6 +188,17 @@ class Settings(BaseModel):
     """How long what stands behind a missing packet waits for it."""
     max_gap_s: Annotated[float, between(1.0, 86_400)] = 60.0
     """Longest silence that one gap in the timestamps inserts; a longer one is not believed."""
+    allowed_sources: Annotated[
+        tuple[Annotated[Network, PlainValidator(_as_network)], ...], BeforeValidator(_as_list)
+    ] = ()
+    """Networks that tracks may be opened from, such as 192.0.2.0/24; any where none is given."""
+    new_tracks_per_s: Annotated[float, between(0.1, 1e6)] = 1000.0
+    """Tracks that one host may open each second, in each worker..."""
+    new_tracks_burst: Annotated[int, between(1, 262_144)] = 8192
+    """...and at once."""
+    source_timeout_s: Annotated[float, between(0.0, 3_600)] = 1.0
+    """Packets of a track from another address and port are dropped, unless nothing has come from
+    its own for so long."""
     tick_ms: Annotated[int, between(1, 100)] = 10
     """How often packets are drained and released."""
     receive_buffer_bytes: Annotated[int, between(65_536, 2**30)] = 32 * 2**20

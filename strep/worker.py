@@ -18,6 +18,7 @@ from strep.figures import Figures
 from strep.portpairs import PortPairs
 from strep.receive.admission import Admission
 from strep.receive.drain import Drain, Port
+from strep.receive.gate import GateSettings
 from strep.receive.heap import settle_heap
 from strep.receive.readers import open_reader
 from strep.receive.receiver import Binding, Receiver
@@ -70,6 +71,12 @@ class Worker:
             max_gap_s=settings.max_gap_s,
             unix_offset_ns=time.time_ns() - time.monotonic_ns(),
             admission=_admission(settings),
+            gate=GateSettings(
+                allowed_sources=settings.allowed_sources,
+                new_tracks_per_s=settings.new_tracks_per_s,
+                burst_tracks=settings.new_tracks_burst,
+                source_timeout_s=settings.source_timeout_s,
+            ),
             on_opened=self._opened,
         )
         ports = [

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tomllib
+from ipaddress import ip_network
 from pathlib import Path
 from uuid import UUID
 
@@ -33,6 +34,10 @@ max_tracks = 16384
 idle_timeout_s = 120.0
 reorder_ms = 60
 max_gap_s = 60.0
+allowed_sources = []
+new_tracks_per_s = 1000.0
+new_tracks_burst = 8192
+source_timeout_s = 1.0
 tick_ms = 10
 receive_buffer_bytes = 33554432
 slot_bytes = 576
@@ -59,6 +64,10 @@ max_tracks = 100
 idle_timeout_s = 12.5
 reorder_ms = 0
 max_gap_s = 10.0
+allowed_sources = ["192.0.2.0/24", "2001:db8::/32"]
+new_tracks_per_s = 50.0
+new_tracks_burst = 100
+source_timeout_s = 0.5
 tick_ms = 5
 receive_buffer_bytes = 65536
 slot_bytes = 1600
@@ -165,6 +174,10 @@ def test_environment_sets_everything():
         "STREP_IDLE_TIMEOUT_S": "12.5",
         "STREP_REORDER_MS": "0",
         "STREP_MAX_GAP_S": "10",
+        "STREP_ALLOWED_SOURCES": "192.0.2.0/24; 2001:db8::/32",
+        "STREP_NEW_TRACKS_PER_S": "50",
+        "STREP_NEW_TRACKS_BURST": "100",
+        "STREP_SOURCE_TIMEOUT_S": "0.5",
         "STREP_TICK_MS": "5",
         "STREP_SLOT_BYTES": "1600",
         "STREP_RECEIVE_BUFFER_BYTES": "65536",
@@ -192,6 +205,10 @@ def test_environment_sets_everything():
         idle_timeout_s=12.5,
         reorder_ms=0,
         max_gap_s=10.0,
+        allowed_sources=(ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")),
+        new_tracks_per_s=50.0,
+        new_tracks_burst=100,
+        source_timeout_s=0.5,
         tick_ms=5,
         slot_bytes=1600,
         receive_buffer_bytes=65536,
@@ -256,12 +273,17 @@ def test_variables_that_others_set_under_our_prefix_are_left_alone():
         (
             "zzz = 3",
             (
-                "unknown key 'zzz'; known are control, database, http, http_token_file, "
-                "idle_timeout_s, log_format, log_level, max_gap_s, max_tracks, media, "
-                "receive_buffer_bytes, recordings, reorder_ms, sink, slot_bytes, tick_ms, workers"
+                "unknown key 'zzz'; known are allowed_sources, control, database, http, "
+                "http_token_file, idle_timeout_s, log_format, log_level, max_gap_s, max_tracks, "
+                "media, new_tracks_burst, new_tracks_per_s, receive_buffer_bytes, recordings, "
+                "reorder_ms, sink, slot_bytes, source_timeout_s, tick_ms, workers"
             ),
         ),
         ("sinks = []", "unknown key 'sinks'; did you mean sink?"),
+        (
+            'allowed_sources = ["192.0.2.1/24"]',
+            "allowed_sources[0]: '192.0.2.1/24' is not a network such as 192.0.2.0/24",
+        ),
         ("workers = 0", "workers: 0 is not a whole number from 1 to 256 nor auto"),
         ("workers = true", "workers: True is not a whole number from 1 to 256 nor auto"),
         ('workers = "all"', "workers: 'all' is not a whole number from 1 to 256 nor auto"),

@@ -17,9 +17,9 @@ if TYPE_CHECKING:
 FLAGS = (
     "media", "http", "http_token_file", "recordings", "database", "sink", "workers", "max_tracks",
     "idle_timeout_s", "reorder_ms", "max_gap_s", "tick_ms", "slot_bytes", "receive_buffer_bytes",
-    "log_format", "log_level", "control_base_url", "control_media_target", "control_port_range",
-    "control_advertised_host", "control_webhook_public_key", "control_auto_fork",
-    "control_admission",
+    "allowed_sources", "log_format", "log_level", "control_base_url", "control_media_target",
+    "control_port_range", "control_advertised_host", "control_webhook_public_key",
+    "control_auto_fork", "control_admission",
 )  # fmt: skip
 """The settings that have a flag; all others of `control` are in the file or the environment."""
 
@@ -75,6 +75,13 @@ def add(commands: Any) -> None:
         "--workers",
         metavar="N",
         help="processes that share the calls (default 1), or auto: one for each usable core",
+    )
+    settings.add_argument(
+        "--allowed-sources",
+        action="append",
+        metavar="NETWORK",
+        help="where tracks may be opened from, such as 192.0.2.0/24 (default: anywhere); repeat "
+        "for several",
     )
     for flag, text in {
         "max-tracks": "tracks open at once in each worker (default 16384)",

@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.block import CloseReason, Track
 from pipeline.packets import Packets
 from pipeline.pipeline import Pipeline
+from strep.receive.gate import Gate
 from strep.receive.heap import trim_heap
 from strep.receive.tracks import NO_ROW, TrackTable
 from strep.wire import Direction, DropReason, Endpoint, Kind, Leg
@@ -26,12 +27,19 @@ if TYPE_CHECKING:
 
     from pipeline.dispatch import Dispatcher
     from strep.receive.admission import Admission
+    from strep.receive.gate import GateSettings
     from strep.wire import PacketBatch
 
 HOUSEKEEPING_NS = 1_000_000_000
 """How often idle tracks are looked for."""
+CONFIRMED_PACKETS = 3
+UNCONFIRMED_NS = 10_000_000_000
+"""After so long without a packet a track that has had fewer than these is closed where there is a
+gate: a flood of made-up call legs does not keep rows from calls."""
 MANY_TRACKS = 100
 """Memory is given back for so many tracks at least."""
+REFUSED = -2
+"""In place of a row: of a track that its source may not open now."""
 LATE_TRIMS = 3
 """Housekeepings that give back memory, when the sinks' threads have closed their tracks, too."""
 
@@ -52,7 +60,8 @@ class Receiver:
     captures. Not thread-safe: one caller, the receive loop.
 
     With an `admission` only call legs that it knows, and bound ports, open tracks; datagrams of
-    others wait there. `on_opened` is told of each new track.
+    others wait there. A `gate` bounds who may open tracks, and pins tracks to their sources.
+    `on_opened` is told of each new track.
 
     Datagrams are conserved: `read` is what was accepted, plus what was dropped by reason, plus
     what is on probation, plus what is pending because its call leg is not known yet.
@@ -68,6 +77,7 @@ class Receiver:
         max_gap_s: float = 60,
         unix_offset_ns: int = 0,
         admission: Admission | None = None,
+        gate: GateSettings | None = None,
         on_opened: Callable[[Track], None] | None = None,
     ) -> None:
         self.table = TrackTable(max_tracks)
@@ -81,6 +91,7 @@ class Receiver:
         self._dropped = np.zeros(len(DropReason), np.int64)
         self._bindings = _Bindings()
         self._admission = admission
+        self._gate = None if gate is None else Gate(max_tracks, gate)
         self._on_opened = on_opened
         self._next_housekeeping_ns = 0
         self._most_tracks = 0
@@ -150,8 +161,14 @@ class Receiver:
         if rows.min() == NO_ROW:
             which = np.arange(n) if which is None else which
             self._open_new(batch, which, rows, leg_id, side)
-            known = np.flatnonzero(rows != NO_ROW)
+            known = np.flatnonzero(rows >= 0)
             rows, which = rows[known], which[known]
+        if self._gate is not None:
+            slots = batch.slots[:n] if which is None else which
+            strangers = self._gate.strangers(rows, batch.source, slots)
+            if len(strangers):
+                own = self._own_packets(self._gate, batch, slots, rows, strangers)
+                rows, which = rows[own], slots[own]
         self.pipeline.push(_packets(batch, which, rows))
 
     def tick(self, now_ns: int) -> None:
@@ -159,11 +176,21 @@ class Receiver:
         self.pipeline.tick(now_ns)
         if now_ns >= self._next_housekeeping_ns:
             self._next_housekeeping_ns = now_ns + HOUSEKEEPING_NS
-            for row in self.pipeline.idle_rows(now_ns - self.idle_timeout_ns):
-                self._close(row, "idle")
+            self._close_idle(now_ns)
             if self._admission is not None:
                 self._dropped[DropReason.UNKNOWN_LEG] += self._admission.expire(now_ns)
             self._give_back_memory()
+
+    def _close_idle(self, now_ns: int) -> None:
+        """Close tracks that nothing came to for long; sooner where hardly anything ever came."""
+        timeout_ns = self.idle_timeout_ns
+        if self._gate is not None:
+            timeout_ns = min(UNCONFIRMED_NS, timeout_ns)
+        for row in self.pipeline.idle_rows(now_ns - timeout_ns):
+            statistics = self.pipeline.statistics
+            is_idle = statistics.last_arrival_ns[row] < now_ns - self.idle_timeout_ns
+            if is_idle or statistics.payload_types[row].sum() < CONFIRMED_PACKETS:
+                self._close(row, "idle")
 
     def close_call(self, call_leg_id: UUID) -> int:
         """Close all tracks of a call; returns how many there were."""
@@ -209,19 +236,76 @@ class Receiver:
         new = np.flatnonzero(rows == NO_ROW)
         if self._admission is not None:
             new = new[self._admitted(self._admission, batch, which[new], leg_id[:, new])]
+        if self._gate is not None:
+            new = new[self._let_in(self._gate, batch, which[new])]
         if not self.table.is_full:
             opened: dict[tuple[int, int, int], int] = {}
             keys = zip(*leg_id[:, new].tolist(), side[new].tolist(), strict=True)
             for i, key in zip(new.tolist(), keys, strict=True):
                 row = opened.get(key)
                 if row is None:
-                    row = opened[key] = self.table.add(*key)
-                    if row != NO_ROW:
-                        self._open(batch, int(which[i]), row, leg_id[:, i].tobytes(), int(side[i]))
+                    slot = int(which[i])
+                    row = opened[key] = self._new_row(batch, slot, key)
+                    if row >= 0:
+                        self._open(batch, slot, row, leg_id[:, i].tobytes(), int(side[i]))
                 rows[i] = row
+            self._drop(batch, which[new[rows[new] == REFUSED]], DropReason.TOO_MANY_NEW)
             new = new[rows[new] == NO_ROW]
-        self._dropped[DropReason.TRACKS_FULL] += len(new)
-        batch.reason[which[new]] = DropReason.TRACKS_FULL
+        self._drop(batch, which[new], DropReason.TRACKS_FULL)
+
+    def _let_in(self, gate: Gate, batch: PacketBatch, slots: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Tell which packets come from where tracks may be opened now; the others are dropped."""
+        source = batch.source[slots]
+        allowed = gate.allows(source)
+        self._drop(batch, slots[~allowed], DropReason.SOURCE_NOT_ALLOWED)
+        let_in: NDArray[np.bool_] = allowed.copy()
+        if allowed.any():
+            let_in[allowed] = gate.has_token(source[allowed], int(batch.arrival_ns[slots[0]]))
+        self._drop(batch, slots[allowed & ~let_in], DropReason.TOO_MANY_NEW)
+        return let_in
+
+    def _new_row(self, batch: PacketBatch, slot: int, key: tuple[int, int, int]) -> int:
+        """Return a row for a new track; `REFUSED` or `NO_ROW` where it can have none."""
+        gate = self._gate
+        if gate is None:
+            return self.table.add(*key)
+        source = batch.source[slot : slot + 1]
+        if not gate.take_token(source[0], int(batch.arrival_ns[slot])):
+            return REFUSED
+        row = self.table.add(*key)
+        if row != NO_ROW:
+            gate.pin(np.array([row]), source)
+        return row
+
+    def _own_packets(
+        self,
+        gate: Gate,
+        batch: PacketBatch,
+        slots: NDArray[np.intp],
+        rows: NDArray[np.intp],
+        strangers: NDArray[np.intp],
+    ) -> NDArray[np.intp]:
+        """Return the indices of packets without those of strangers, which are dropped.
+
+        A track that nothing has come to for long is pinned to its first stranger instead.
+        """
+        own = np.delete(np.arange(len(rows)), strangers)
+        theirs, theirs_slots = rows[strangers], slots[strangers]
+        last_ns = self.pipeline.statistics.last_arrival_ns.take(theirs)
+        is_silent = batch.arrival_ns[theirs_slots] - last_ns >= gate.source_timeout_ns
+        is_silent &= ~np.isin(theirs, rows[own])
+        moved, first = np.unique(theirs[is_silent], return_index=True)
+        if len(moved):
+            gate.pin(moved, batch.source[theirs_slots[is_silent][first]])
+            foreign = gate.strangers(theirs, batch.source, theirs_slots)
+        else:
+            foreign = np.arange(len(theirs))
+        self._drop(batch, theirs_slots[foreign], DropReason.OTHER_SOURCE)
+        return np.sort(np.concatenate((own, np.delete(strangers, foreign))))
+
+    def _drop(self, batch: PacketBatch, slots: NDArray[np.intp], reason: DropReason) -> None:
+        self._dropped[reason] += len(slots)
+        batch.reason[slots] = reason
 
     def _admitted(
         self,

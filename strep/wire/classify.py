@@ -59,6 +59,13 @@ class DropReason(IntEnum):
     UNKNOWN_LEG = 15
     """Of a call leg that nobody told of in time, where only known ones are admitted."""
 
+    OTHER_SOURCE = 16
+    """From elsewhere than the track's source, which is not silent."""
+    SOURCE_NOT_ALLOWED = 17
+    """Would open a track, from none of the `allowed_sources`."""
+    TOO_MANY_NEW = 18
+    """Would open a track, from a host that has opened too many lately."""
+
     @property
     def label(self) -> str:
         """The word used in logs, metrics and JSON."""

@@ -206,7 +206,8 @@ def test_all_reasons_are_reported_even_where_none_occurred():
         (
             "accepted", "short", "truncated", "strep_version", "header_length", "rtp_version",
             "csrc", "extension", "padding", "rtcp", "t38", "sip", "other",
-            "tracks_full", "stray", "unknown_leg", "on_probation", "pending",
+            "tracks_full", "stray", "unknown_leg", "other_source", "source_not_allowed",
+            "too_many_new", "on_probation", "pending",
         ),
         0,
     )  # fmt: skip
