@@ -26,11 +26,15 @@ NOT_AN_ADDRESS = "is not HOST:PORT (such as 0.0.0.0:9000 or [::1]:9000, ports 0 
 DEFAULTS = """\
 http = "127.0.0.1:8080"
 http_token_file = "none"
+http_tls_certificate = "none"
+http_tls_key = "none"
 recordings = "recordings"
 database = "auto"
+keep_calls_days = "none"
 workers = 1
 max_tracks = 16384
 idle_timeout_s = 120.0
+drain_timeout_s = 0.0
 reorder_ms = 60
 max_gap_s = 60.0
 tick_ms = 10
@@ -52,11 +56,15 @@ name = "vad"
 FULL = f"""\
 http = "none"
 http_token_file = "/etc/strep/token"
+http_tls_certificate = "/etc/strep/certificate.pem"
+http_tls_key = "/etc/strep/key.pem"
 recordings = "/var/calls"
 database = "/var/lib/strep.db"
+keep_calls_days = 90
 workers = "auto"
 max_tracks = 100
 idle_timeout_s = 12.5
+drain_timeout_s = 300.0
 reorder_ms = 0
 max_gap_s = 10.0
 tick_ms = 5
@@ -256,8 +264,9 @@ def test_variables_that_others_set_under_our_prefix_are_left_alone():
         (
             "zzz = 3",
             (
-                "unknown key 'zzz'; known are control, database, http, http_token_file, "
-                "idle_timeout_s, log_format, log_level, max_gap_s, max_tracks, media, "
+                "unknown key 'zzz'; known are control, database, drain_timeout_s, http, "
+                "http_tls_certificate, http_tls_key, http_token_file, idle_timeout_s, "
+                "keep_calls_days, log_format, log_level, max_gap_s, max_tracks, media, "
                 "receive_buffer_bytes, recordings, reorder_ms, sink, slot_bytes, tick_ms, workers"
             ),
         ),
@@ -273,6 +282,11 @@ def test_variables_that_others_set_under_our_prefix_are_left_alone():
         (
             f"max_gap_s = 1{'0' * 400}",
             f"max_gap_s: 1{'0' * 76}... is not a number from 1 to 86400",
+        ),
+        ("drain_timeout_s = -1", "drain_timeout_s: -1 is not a number from 0 to 86400"),
+        (
+            "keep_calls_days = 0",
+            "keep_calls_days: 0 is not a whole number from 1 to 36500 nor none",
         ),
         ("reorder_ms = 5000", "reorder_ms: 5000 is not a whole number from 0 to 2000"),
         ("http = 8080", "http: 8080 is not HOST:PORT nor none"),

@@ -15,17 +15,18 @@ import numpy as np
 from pipeline.block import CloseReason, Track
 from pipeline.packets import Packets
 from pipeline.pipeline import Pipeline
+from strep.receive.admission import key_of
 from strep.receive.heap import trim_heap
 from strep.receive.tracks import NO_ROW, TrackTable
 from strep.wire import Direction, DropReason, Endpoint, Kind, Leg
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
     from pipeline.dispatch import Dispatcher
-    from strep.receive.admission import Admission
+    from strep.receive.admission import Admission, Key
     from strep.wire import PacketBatch
 
 HOUSEKEEPING_NS = 1_000_000_000
@@ -53,6 +54,8 @@ class Receiver:
 
     With an `admission` only call legs that it knows, and bound ports, open tracks; datagrams of
     others wait there. `on_opened` is told of each new track.
+
+    While it drains, only call legs that ran when that began open tracks.
 
     Datagrams are conserved: `read` is what was accepted, plus what was dropped by reason, plus
     what is on probation, plus what is pending because its call leg is not known yet.
@@ -82,6 +85,8 @@ class Receiver:
         self._bindings = _Bindings()
         self._admission = admission
         self._on_opened = on_opened
+        self._running: frozenset[Key] | None = None
+        """The call legs that may still open tracks while it drains."""
         self._next_housekeeping_ns = 0
         self._most_tracks = 0
         self._trims_due = 0
@@ -122,6 +127,23 @@ class Receiver:
         """Let a call leg be known no more; its open tracks go on."""
         if self._admission is not None:
             self._admission.forget(call_leg_id)
+
+    def set_admission(self, admission: Admission | None) -> None:
+        """Receive known call legs only from now on, or any with None; open tracks go on.
+
+        An `admission` knows nobody yet. With None what waited to be known is taken in.
+        """
+        before, self._admission = self._admission, admission
+        for waited in [] if before is None else before.release():
+            self._take(waited)
+
+    def take_no_new(self, further: Iterable[UUID] = ()) -> None:
+        """Drain: refuse and count, as `draining`, what would open a track of a new call leg.
+
+        Not new are the legs that have a track now, and `further`.
+        """
+        legs = {track.call_leg_id for track in self.pipeline.tracks.values()}
+        self._running = frozenset(map(key_of, legs.union(further)))
 
     def receive(self, batch: PacketBatch) -> None:
         """Take a batch that was just read.
@@ -207,6 +229,8 @@ class Receiver:
     ) -> None:
         """Open tracks for packets without a row, and set their rows where that could be."""
         new = np.flatnonzero(rows == NO_ROW)
+        if self._running is not None:
+            new = new[self._still_taken(self._running, batch, which[new], leg_id[:, new])]
         if self._admission is not None:
             new = new[self._admitted(self._admission, batch, which[new], leg_id[:, new])]
         if not self.table.is_full:
@@ -222,6 +246,22 @@ class Receiver:
             new = new[rows[new] == NO_ROW]
         self._dropped[DropReason.TRACKS_FULL] += len(new)
         batch.reason[which[new]] = DropReason.TRACKS_FULL
+
+    def _still_taken(
+        self,
+        running: frozenset[Key],
+        batch: PacketBatch,
+        slots: NDArray[np.intp],
+        leg_id: NDArray[np.uint64],
+    ) -> NDArray[np.bool_]:
+        """Tell which packets are of running call legs; the others are dropped."""
+        is_running = np.array(
+            [key in running for key in zip(*leg_id.tolist(), strict=True)], np.bool_
+        )
+        refused = slots[~is_running]
+        self._dropped[DropReason.DRAINING] += len(refused)
+        batch.reason[refused] = DropReason.DRAINING
+        return is_running
 
     def _admitted(
         self,

@@ -58,6 +58,8 @@ class DropReason(IntEnum):
     """Another SSRC, or a jump of the sequence, that the next packet did not continue."""
     UNKNOWN_LEG = 15
     """Of a call leg that nobody told of in time, where only known ones are admitted."""
+    DRAINING = 16
+    """Of a call leg that came when the daemon had been told to stop after its running calls."""
 
     @property
     def label(self) -> str:
