@@ -63,7 +63,7 @@ class Site:
             handle_signals=False,
             logger=_logger,
             shutdown_timeout=SHUTDOWN_TIMEOUT_S,
-            keepalive_timeout=QUIET_S,
+            keepalive_timeout=4 * QUIET_S,  # so that it is closed, and counted, here
             max_line_size=MAX_LINE_BYTES,
             max_field_size=MAX_LINE_BYTES,
             max_headers=MAX_HEADERS,
