@@ -63,9 +63,10 @@ def _run(target: str, seconds: int, folder: Path) -> Outcome:
     write(target, folder / "seeds")
     (folder / "kept").mkdir(exist_ok=True)
     before = set(folder.glob("*-*"))
+    regressions = ROOT / "fuzz" / "found" / target
+    corpora = [folder / "kept", folder / "seeds", *([regressions] if regressions.is_dir() else [])]
     command = [
-        sys.executable, "-m", "fuzz.one", target, folder / "kept", folder / "seeds",
-        *([found] if (found := ROOT / "fuzz" / "found" / target).is_dir() else []),
+        sys.executable, "-m", "fuzz.one", target, *map(str, corpora),
         f"-max_total_time={seconds}", f"-timeout={TIMEOUT_S}", f"-rss_limit_mb={MEMORY_MB}",
         f"-max_len={LONGEST_BYTES.get(target, 1024)}", f"-artifact_prefix={folder}/",
         "-print_final_stats=1",

@@ -102,7 +102,7 @@ class _Ordinary:
     def fill(self, batch: PacketBatch) -> int:
         """Fill the first slots of a batch; return how many."""
         now = next(self._packets)
-        n, size = now.shape
+        n, size = map(int, now.shape)
         batch.buffer[:n, :size] = now
         batch.length_bytes[:n] = size
         batch.kept_bytes[:n] = SLOT_BYTES

@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+import json
 import os
 import secrets
+import signal
 import socket
 import sys
+import urllib.request
 
 import pytest
 import structlog
@@ -97,6 +100,16 @@ def test_daemon_tells_its_whole_life(manager, tmp_path):
         assert lines(sock) == ["READY=1", "STATUS=receiving"]
         well = ["WATCHDOG=1", "STATUS=0 tracks open, 2 of 2 workers up"]
         assert [lines(sock), lines(sock), lines(sock)] == [well] * 3
+        # a worker that does not answer: no more signs of life, until it does
+        with urllib.request.urlopen(f"http://{serve.http}/healthz", timeout=5) as answer:
+            pid = json.load(answer)["workers"][1]["pid"]
+        os.kill(pid, signal.SIGSTOP)
+        while (told := lines(sock)) == well:
+            pass
+        assert told == ["STATUS=0 tracks open, 1 of 2 workers up"]
+        os.kill(pid, signal.SIGCONT)
+        while (told := lines(sock)) != well:
+            assert "WATCHDOG=1" not in told
         assert serve.stop() == 0
     told = []
     sock.settimeout(0)
