@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from strep.api.source import Forks, Handler
     from strep.figures import Overview
+    from strep.http import Site
     from strep.store import CallSearch, Page
     from strep.switchboard import Switchboard
     from strep.workers import ManyWorkers, OneWorker
@@ -35,6 +36,8 @@ class Front:
     ) -> None:
         self.is_draining = False
         """Whether the daemon is about to stop."""
+        self.site: Site | None = None
+        """Where it answers, once it does."""
         self._workers = workers
         self._board = board
         self._sockets = sockets
@@ -100,6 +103,7 @@ class Front:
             memory=None if board.memory is None else board.memory.figures(),
             plane=None if board.plane is None else board.plane.figures(),
             webhooks=board.webhooks,
+            http=None if self.site is None else self.site.closed,
         )
 
     async def open_calls(self) -> str:

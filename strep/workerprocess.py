@@ -6,8 +6,10 @@ They talk over a channel in lines of JSON. The parent says
     {"announce": ID, "facts": {...}}, {"forget": ID}, {"close_call": ID}
     {"remind": ID, "earlier": {"A": [...]}}
     {"open_ports": [rx, tx], "call_leg_id": ID}, {"close_ports": [rx, tx]}
+    {"drain_calls": [ID, ...]}, {"reload": [...]}
 
-where ID is a call_leg_id and each is the method of `Worker` of that name. The worker says
+where ID is a call_leg_id and each is the method of `Worker` of that name; what is reloaded are the
+fields of `Live`. The worker says
 
     {"ready": true}        it receives; or else {"error": "..."} in words for the operator
     {"figures": {...}}     the fields of `Figures`
@@ -32,7 +34,7 @@ import structlog
 
 from pipeline.sinks.base import SinkError
 from strep import logs
-from strep.worker import Worker
+from strep.worker import Live, Worker
 
 try:
     from uvloop import run as run_async
@@ -156,6 +158,12 @@ class _Attendant:
                     self._try((rx, tx), lambda: worker.open_ports((rx, tx), UUID(call_leg_id)))
                 case {"close_ports": [rx, tx]}:
                     self._try((rx, tx), lambda: worker.close_ports((rx, tx)))
+                case {"drain_calls": call_leg_ids}:
+                    worker.drain_calls(map(UUID, call_leg_ids))
+                case {"reload": fields}:
+                    live = Live(*fields)
+                    logs.configure(live.log_format, live.log_level, worker=worker.number)
+                    worker.reload(live)
         except Exception:
             # a defect of ours: said with its traceback, and the worker goes on
             logger.exception("what the daemon said could not be done", message=message)

@@ -15,18 +15,19 @@ import numpy as np
 from pipeline.block import CloseReason, Track
 from pipeline.packets import Packets
 from pipeline.pipeline import Pipeline
+from strep.receive.admission import key_of
 from strep.receive.gate import Gate
 from strep.receive.heap import trim_heap
 from strep.receive.tracks import NO_ROW, TrackTable
 from strep.wire import Direction, DropReason, Endpoint, Kind, Leg
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
     from pipeline.dispatch import Dispatcher
-    from strep.receive.admission import Admission
+    from strep.receive.admission import Admission, Key
     from strep.receive.gate import GateSettings
     from strep.wire import PacketBatch
 
@@ -63,6 +64,8 @@ class Receiver:
     others wait there. A `gate` bounds who may open tracks, and pins tracks to their sources.
     `on_opened` is told of each new track.
 
+    While it drains, only call legs that ran when that began open tracks.
+
     Datagrams are conserved: `read` is what was accepted, plus what was dropped by reason, plus
     what is on probation, plus what is pending because its call leg is not known yet.
     """
@@ -93,6 +96,8 @@ class Receiver:
         self._admission = admission
         self._gate = None if gate is None else Gate(max_tracks, gate)
         self._on_opened = on_opened
+        self._running: frozenset[Key] | None = None
+        """The call legs that may still open tracks while it drains."""
         self._next_housekeeping_ns = 0
         self._most_tracks = 0
         self._trims_due = 0
@@ -133,6 +138,23 @@ class Receiver:
         """Let a call leg be known no more; its open tracks go on."""
         if self._admission is not None:
             self._admission.forget(call_leg_id)
+
+    def set_admission(self, admission: Admission | None) -> None:
+        """Receive known call legs only from now on, or any with None; open tracks go on.
+
+        An `admission` knows nobody yet. With None what waited to be known is taken in.
+        """
+        before, self._admission = self._admission, admission
+        for waited in [] if before is None else before.release():
+            self._take(waited)
+
+    def take_no_new(self, further: Iterable[UUID] = ()) -> None:
+        """Drain: refuse and count, as `draining`, what would open a track of a new call leg.
+
+        Not new are the legs that have a track now, and `further`.
+        """
+        legs = {track.call_leg_id for track in self.pipeline.tracks.values()}
+        self._running = frozenset(map(key_of, legs.union(further)))
 
     def receive(self, batch: PacketBatch) -> None:
         """Take a batch that was just read.
@@ -234,6 +256,8 @@ class Receiver:
     ) -> None:
         """Open tracks for packets without a row, and set their rows where that could be."""
         new = np.flatnonzero(rows == NO_ROW)
+        if self._running is not None:
+            new = new[self._still_taken(self._running, batch, which[new], leg_id[:, new])]
         if self._admission is not None:
             new = new[self._admitted(self._admission, batch, which[new], leg_id[:, new])]
         if self._gate is not None:
@@ -307,6 +331,20 @@ class Receiver:
         self._dropped[reason] += len(slots)
         batch.reason[slots] = reason
 
+    def _still_taken(
+        self,
+        running: frozenset[Key],
+        batch: PacketBatch,
+        slots: NDArray[np.intp],
+        leg_id: NDArray[np.uint64],
+    ) -> NDArray[np.bool_]:
+        """Tell which packets are of running call legs; the others are dropped."""
+        is_running = np.array(
+            [key in running for key in zip(*leg_id.tolist(), strict=True)], np.bool_
+        )
+        self._drop(batch, slots[~is_running], DropReason.DRAINING)
+        return is_running
+
     def _admitted(
         self,
         admission: Admission,
@@ -329,8 +367,7 @@ class Receiver:
                 admission.keep(batch, slots[may_wait], leg_id[:, may_wait]),
             )
         )
-        self._dropped[DropReason.UNKNOWN_LEG] += len(refused)
-        batch.reason[refused] = DropReason.UNKNOWN_LEG
+        self._drop(batch, refused, DropReason.UNKNOWN_LEG)
         return admitted
 
     def _open(self, batch: PacketBatch, slot: int, row: int, leg_id: bytes, side: int) -> None:

@@ -55,6 +55,15 @@ def test_pair_rests_until_its_cooldown_is_over():
     assert pool.take(35 * S) == pair
 
 
+def test_rest_ends_with_time_and_not_with_the_next_take():
+    pool = PortPool(20_000, 20_003, cooldown_ns=30 * S)
+    pool.give_back(pool.take(0), 0)
+    pool.wake(30 * S - 1)
+    assert (pool.held, pool.resting) == (0, 1)
+    pool.wake(30 * S)
+    assert (pool.held, pool.resting) == (0, 0)
+
+
 def test_pair_that_has_rested_longest_is_taken_first():
     pool = PortPool(20_000, 20_005, cooldown_ns=0)
     one, two, three = (pool.take(0) for _ in range(3))
