@@ -24,7 +24,7 @@ def talk_over(parties: Sequence[Spans], least: float) -> Spans:
     if len(parties) < 2:
         return np.zeros((0, 2))
     time, depth = _sweep(parties)
-    return _runs(time, (depth > 0).all(axis=0), least)
+    return _runs(time, np.all(depth > 0, axis=0), least)
 
 
 def mutual_silence(parties: Sequence[Spans], begin: float, end: float, least: float) -> Spans:
@@ -32,7 +32,7 @@ def mutual_silence(parties: Sequence[Spans], begin: float, end: float, least: fl
     edges = np.array([[begin, begin], [end, end]])
     time, depth = _sweep([edges, *parties])
     within = (time >= begin) & (time < end)
-    return _runs(time, (depth[1:] == 0).all(axis=0) & within, least)
+    return _runs(time, np.all(depth[1:] == 0, axis=0) & within, least)
 
 
 def _sweep(parties: Sequence[Spans]) -> tuple[NDArray[Any], NDArray[np.intp]]:

@@ -129,7 +129,7 @@ def _lane(track: Mapping[str, Any], folder: Path) -> Lane:
     offset_s = float(track["offset_s"])
     end_s = offset_s + float(track["duration_s"])
     start_s = length_s = 0.0
-    low = high = rms = np.zeros(0)
+    low = high = rms = np.zeros(0, np.float32)
     if track["recording"] is not None:
         # A manifest stands beside its recordings, wherever both have been moved.
         path = folder / str(track["recording"]).replace("\\", "/").rpartition("/")[2]

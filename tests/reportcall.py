@@ -33,8 +33,12 @@ def make_call(folder: Path) -> Path:
     soundfile.write(folder / "call.wav", np.stack(channels, axis=1), RATE_HZ, "PCM_16")
     rng = np.random.default_rng(3)
     tracks = [
-        _track("inbound", "left", channels[0], rng, bad_s=(40, 50), mos=(3.71, 4.2), drift_ppm=18.3),
-        _track("outbound", "right", channels[1], rng, bad_s=(8, 10), mos=(4.28, 4.38), drift_ppm=-2.1),
+        _track(
+            "inbound", "left", channels[0], rng, bad_s=(40, 50), mos=(3.71, 4.2), drift_ppm=18.3
+        ),
+        _track(
+            "outbound", "right", channels[1], rng, bad_s=(8, 10), mos=(4.28, 4.38), drift_ppm=-2.1
+        ),
     ]
     tracks[0]["dtmf"] = [
         {"digit": digit, "start_s": 30.2 + 0.9 * n, "duration_ms": 160.0, "kind": "telephone-event"}
@@ -79,7 +83,9 @@ def _track(direction, channel, samples, rng, *, bad_s, mos, drift_ppm):
     seconds = round(END_S)
     is_bad = (np.arange(seconds) >= bad_s[0]) & (np.arange(seconds) < bad_s[1])
     lost = rng.binomial(50, np.where(is_bad, 0.06, 0.002))
-    jitter_ms = 2.5 + rng.gamma(2.0, 0.5, seconds) + np.where(is_bad, rng.gamma(4.0, 2.0, seconds), 0)
+    jitter_ms = (
+        2.5 + rng.gamma(2.0, 0.5, seconds) + np.where(is_bad, rng.gamma(4.0, 2.0, seconds), 0)
+    )
     lost_at_s = sorted(
         float(at) for s, n in enumerate(lost.tolist()) for at in (s + rng.random(n)).round(2)
     )
@@ -125,7 +131,9 @@ def _speech(samples: np.ndarray) -> list[list[float]]:
     frames = samples[: len(samples) // 160 * 160].reshape(-1, 160).astype(float)
     loud = np.flatnonzero(np.sqrt((frames**2).mean(axis=1)) > 200)
     runs = np.split(loud, np.flatnonzero(np.diff(loud) > 25) + 1)
-    return [[round(run[0] * 0.02, 2), round((run[-1] + 1) * 0.02, 2)] for run in runs if len(run) > 5]
+    return [
+        [round(run[0] * 0.02, 2), round((run[-1] + 1) * 0.02, 2)] for run in runs if len(run) > 5
+    ]
 
 
 if __name__ == "__main__":

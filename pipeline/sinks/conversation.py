@@ -14,7 +14,7 @@ from __future__ import annotations
 import heapq
 from bisect import insort
 from collections import Counter
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
@@ -322,4 +322,6 @@ class _Conversation:
 
 def _check(name: str, value: float, least: float, most: float) -> None:
     if not least <= value <= most:
-        raise SinkError(f"conversation: {name} must be between {least:g} and {most:g}, not {value:g}")
+        raise SinkError(
+            f"conversation: {name} must be between {least:g} and {most:g}, not {value:g}"
+        )

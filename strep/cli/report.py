@@ -100,7 +100,9 @@ def _find(arguments: argparse.Namespace) -> tuple[list[Source], str, Path]:
         sources, others = from_path(path)
         if others:
             names = "is no manifest" if len(others) == 1 else "are no manifests"
-            warn(f"{len(others)} JSON files in {path} {names} and are left out, such as {others[0]}")
+            warn(
+                f"{len(others)} JSON files in {path} {names} and are left out, such as {others[0]}"
+            )
         return sources, f"Calls in {path.resolve().name or path}", path / "report.html"
     if path.exists() or path.suffix in SUFFIXES:
         sources, _ = from_path(path)

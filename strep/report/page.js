@@ -370,7 +370,7 @@ class Timeline {
   drawAxis() {
     this.size(this.axis, AXIS);
     const span = this.to - this.from;
-    const step = TICKS.find((tick) => (tick / span) * this.width >= 76) || TICKS[TICKS.length - 1];
+    const step = TICKS.find((tick) => (tick / span) * this.width >= 76) || 86400 * Math.ceil((76 * span) / this.width / 86400);
     const digits = step < 1 ? 1 : 0;
     for (let n = Math.ceil(this.from / step - 1e-9); n * step <= this.to + 1e-9; n++) {
       const x = this.x(n * step), anchor = x < 20 ? "start" : x > this.width - 24 ? "end" : "middle";

@@ -159,7 +159,7 @@ def _add_audio(view: View, room: int, audio: list[bytes], outcome: Outcome) -> i
         audio.append(content)
         outcome.embedded += 1
         return len(content)
-    sources = {}
+    sources: dict[str, dict[str, Any]] = {}
     by_path = {placed.path: placed for placed in view.recordings}
     for path, placed in by_path.items():
         lane = view.lanes[placed.lane]["direction"]

@@ -11,7 +11,6 @@ that make no sense are left out, and none raises.
 
 from __future__ import annotations
 
-import math
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
 from pathlib import Path
@@ -45,8 +44,8 @@ DIRECTIONS = ("inbound", "outbound")
 CHANNELS = {"left": 0, "mono": 0, "right": 1}
 FIGURES = (
     "codec", "packets", "lost", "late", "duplicate", "reordered", "resets", "unknown_payload",
-    "jitter_mean_ms", "jitter_max_ms", "duration_s", "silence_s", "timestamp_gaps", "sample_rate_hz",
-    "drift_ppm", "speech_ratio", "source", "ssrc", "reason",
+    "jitter_mean_ms", "jitter_max_ms", "duration_s", "silence_s", "timestamp_gaps",
+    "sample_rate_hz", "drift_ppm", "speech_ratio", "source", "ssrc", "reason",
 )  # fmt: skip
 """What is shown of a track as it stands in the manifest."""
 
@@ -111,9 +110,7 @@ def grade(mos: float | None, loss_ratio: float | None = None) -> Grade | None:
     if mos is not None:
         return "good" if mos >= GOOD_MOS else "fair" if mos >= FAIR_MOS else "poor"
     if loss_ratio is not None:
-        return (
-            "good" if loss_ratio <= GOOD_LOSS else "fair" if loss_ratio <= FAIR_LOSS else "poor"
-        )
+        return "good" if loss_ratio <= GOOD_LOSS else "fair" if loss_ratio <= FAIR_LOSS else "poor"
     return None
 
 
@@ -228,7 +225,8 @@ def _track(track: Mapping[str, Any], start_s: float) -> dict[str, Any]:
         "r_factor": _number(quality.get("r_factor")),
         "discard_ratio": _number(quality.get("discard_ratio")),
         "burst": {
-            str(name)[:MAX_TEXT]: _scalar(value) for name, value in _mapping(quality.get("burst")).items()
+            str(name)[:MAX_TEXT]: _scalar(value)
+            for name, value in _mapping(quality.get("burst")).items()
         },
         "began": _text(segment.get("began")),
         "gap_s": _number(segment.get("gap_s")),
@@ -354,15 +352,15 @@ def _moment(value: object) -> datetime | None:
         return None
     try:
         moment = datetime.fromisoformat(value)
-    except ValueError:
+        return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
+    except (ValueError, OverflowError):
         return None
-    return moment.astimezone(UTC) if moment.tzinfo else moment.replace(tzinfo=UTC)
 
 
 def _number(value: object) -> float | None:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return None
-    return value if math.isfinite(value) and abs(value) < 1e12 else None
+    return value if abs(value) < 1e12 else None  # which no NaN is
 
 
 def _numbers(value: object) -> list[float]:

@@ -297,6 +297,7 @@ class SlowVad(ConversationSink):
         pass
 
     def close(self, track, summary):
+        del summary
         self.emit(Event("speech_started", track, 8000, RATE_HZ))
         self.emit(Event("speech_stopped", track, 16_000, RATE_HZ))
 
@@ -333,16 +334,16 @@ def test_events_and_results_equal_those_of_the_whole_call(one, other, late):
         for pause, length in pauses:
             spans.append((at + pause, at + pause + length))
             at += pause + length
-        parties.append(np.array(spans, float).reshape(-1, 2) / 10)
+        parties.append(np.array(spans, np.int64).reshape(-1, 2))
         for a, b in spans:
             news += [(a + late, direction, "started", a), (b + late, direction, "stopped", b)]
     for told, direction, kind, at in sorted(news):
         call.until(told / 10)
         call.edge(direction, kind, at / 10)
-    end_s = max([6.1, *(float(each.max()) for each in parties if each.size)])
-    call.close("inbound", end_s)
-    results = call.close("outbound", end_s)
-    over, silence = talk_over(parties, 0.5), mutual_silence(parties, 0, end_s, 2.0)
+    end = max([61, *(int(each.max()) for each in parties if each.size)])
+    call.close("inbound", end / 10)
+    results = call.close("outbound", end / 10)
+    over, silence = talk_over(parties, 5) / 10, mutual_silence(parties, 0, end, 20) / 10
     assert np.allclose(np.reshape(results["talk_over"], (-1, 2)), over)
     assert np.allclose(np.reshape(results["silence"], (-1, 2)), silence)
     for kind, expected in (("talk_over", over), ("mutual_silence", silence)):

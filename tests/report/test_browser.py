@@ -29,9 +29,12 @@ pytestmark = pytest.mark.skipif(
     BROWSER is None, reason="needs Chromium, found by its name or by the variable CHROMIUM"
 )
 
-HOSTILE = "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+HOSTILE = (
+    "</script><script>document.title='owned'</script><img src=x onerror=\"document.title='owned'\">"
+)
 INBOUND, OUTBOUND, OVER, LOST, KEY = (
-    (0x2C, 0x6A, 0x9B), (0x23, 0x89, 0x7A), (0xD9, 0x85, 0x12), (0xD1, 0x35, 0x2B), (0x7A, 0x4F, 0xB5)
+    (0x2C, 0x6A, 0x9B), (0x23, 0x89, 0x7A), (0xD9, 0x85, 0x12), (0xD1, 0x35, 0x2B),
+    (0x7A, 0x4F, 0xB5),
 )  # fmt: skip
 WIDTH, HEIGHT = 1280, 1000
 
@@ -110,7 +113,9 @@ def pixels(picture, colour, slack=0.08):
 def test_colours_stand_where_they_should(drawn):
     _, picture = drawn
     assert picture.shape == (HEIGHT, WIDTH, 3)
-    inbound, outbound = (np.flatnonzero(pixels(picture, c).sum(axis=1) > 40) for c in (INBOUND, OUTBOUND))
+    inbound, outbound = (
+        np.flatnonzero(pixels(picture, c).sum(axis=1) > 40) for c in (INBOUND, OUTBOUND)
+    )
     assert len(inbound) > 10
     assert len(outbound) > 10
     assert np.median(inbound) < np.median(outbound)  # the inbound lane is the upper one

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import base64
 import io
 import json
 import re
@@ -71,7 +72,7 @@ def test_page_holds_waveforms_and_audio(call):
 
 def test_audio_in_the_page_is_the_call_in_stereo(call):
     _, page = report(call)
-    content = io.BytesIO(__import__("base64").b64decode(page.scripts["audio-0"]))
+    content = io.BytesIO(base64.b64decode(page.scripts["audio-0"]))
     decoded, rate_hz = soundfile.read(content, dtype="float32")
     original, _ = soundfile.read(call.with_name("call.wav"), dtype="float32")
     assert decoded.shape[1] == 2
@@ -119,7 +120,7 @@ def test_nothing_from_the_network_is_markup(call):
     manifest["call"] = dict.fromkeys(("from", "to", "direction", "hangup_cause"), HOSTILE)
     manifest["marks"] = [{"kind": HOSTILE, "at_s": 1.0}]
     for track in manifest["tracks"]:
-        track |= dict.fromkeys(("codec", "source", "ssrc", "reason"), HOSTILE)
+        track.update(dict.fromkeys(("codec", "source", "ssrc", "reason"), HOSTILE))
         track["dtmf"] = [{"digit": HOSTILE, "start_s": 1.0, "kind": HOSTILE}]
     call.write_text(json.dumps(manifest))
     _, page = report(call, title=HOSTILE)
@@ -152,7 +153,8 @@ def test_json_in_a_script_closes_nothing():
     assert json.loads(block) == {"a": HOSTILE, "b": "\ud800"}
 
 
-def test_folder_is_a_list_of_its_calls(call, tmp_path):
+def test_folder_is_a_list_of_its_calls(tmp_path):
+    make_call(tmp_path / "01")
     make_call(tmp_path / "2026" / "02")
     (tmp_path / "other.json").write_text('{"no": "manifest"}')
     (tmp_path / "broken.json").write_text('{"tracks": [')

@@ -100,7 +100,9 @@ def test_without_any_speech_nothing_is_said_of_silence():
 
 
 def test_pauses_are_made_of_marks_and_last_to_the_end_if_nobody_resumes():
-    marks = [{"kind": kind, "at_s": at} for kind, at in (("paused", 2), ("resumed", 3), ("paused", 8))]
+    marks = [
+        {"kind": kind, "at_s": at} for kind, at in (("paused", 2), ("resumed", 3), ("paused", 8))
+    ]
     assert show(track(), marks=marks)["paused"] == [(2, 3), (8, 10.0)]
 
 
@@ -192,16 +194,19 @@ def test_track_without_recording_is_placed_by_its_beginning():
 
 NAN = float("nan")
 NONSENSE = (
-    None, True, -1, 10**400, 1e308, NAN, float("inf"), "", "x" * 10_000, "2026-01-31", "9999-99", [],
-    [[]], [[1, "a"], [3, 2], [NAN, 4], [1, 2, 3], None, [1, 2]], [1, None, "2", 3.5], {}, {"mos": "x"},
+    None, True, -1, 10**400, 1e308, NAN, float("inf"), "", "x" * 10_000, "2026-01-31", "9999-99",
+    [], [[]], [[1, "a"], [3, 2], [NAN, 4], [1, 2, 3], None, [1, 2]], [1, None, "2", 3.5], {},
+    {"mos": "x"}, "0001-01-01T00:00:00+23:00",
     [{"digit": 1, "start_s": "x"}, {"digit": [], "start_s": 1}, {"kind": "paused", "at_s": 1}, 7],
     {"interval_s": 0}, {"interval_s": 1, "lost": 5, "packets": [-1], "jitter_ms": [None, "x", NAN]},
     {"started_at": "no", "talk_over": [[1], [2, 3]], "silence": {}}, {"number": 1, "began": []},
-    {"mos": 10**400, "burst": {"longest_packets": []}}, {"mos": 1, "burst": 3}, {"from": 3, "to": []},
+    {"mos": 10**400, "burst": {"longest_packets": []}}, {"mos": 1, "burst": 3},
+    {"from": 3, "to": []},
 )  # fmt: skip
 KEYS = (
-    "leg", "started_at", "ended_at", "recording", "channel", "offset_s", "duration_s", "packets", "lost",
-    "speech", "lost_at_s", "dtmf", "timeline", "quality", "conversation", "segment", "drift_ppm", "codec",
+    "leg", "started_at", "ended_at", "recording", "channel", "offset_s", "duration_s", "packets",
+    "lost", "speech", "lost_at_s", "dtmf", "timeline", "quality", "conversation", "segment",
+    "drift_ppm", "codec",
 )  # fmt: skip
 OF_MANIFEST = ("started_at", "ended_at", "call", "marks", "leg")
 
