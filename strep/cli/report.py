@@ -99,10 +99,8 @@ def _find(arguments: argparse.Namespace) -> tuple[list[Source], str, Path]:
     if path.is_dir():
         sources, others = from_path(path)
         if others:
-            names = "is no manifest" if len(others) == 1 else "are no manifests"
-            warn(
-                f"{len(others)} JSON files in {path} {names} and are left out, such as {others[0]}"
-            )
+            what = "1 JSON file" if len(others) == 1 else f"{len(others)} JSON files"
+            warn(f"{what} in {path} left out: no manifest of a recorded call, as {others[0]}")
         return sources, f"Calls in {path.resolve().name or path}", path / "report.html"
     if path.exists() or path.suffix in SUFFIXES:
         sources, _ = from_path(path)

@@ -7,6 +7,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.utc import rfc3339
 from strep.report.errors import ReportError
 
 if TYPE_CHECKING:
@@ -61,12 +62,12 @@ def from_database(details: CallDetails) -> list[Source]:
         else:
             missing.add(str(path))
     left = [
-        dict(track.entry)
+        {**track.entry, "recording": None, "started_at": rfc3339(track.opened_ns)}
         for track in details.tracks
         if track.entry is not None and (track.manifest is None or track.manifest in missing)
     ]
     for leg in sorted({str(entry["leg"]) for entry in left}):
-        tracks = [entry | {"recording": None} for entry in left if str(entry["leg"]) == leg]
+        tracks = [entry for entry in left if str(entry["leg"]) == leg]
         manifest = {
             "call_leg_id": details.overview.call.call_leg_id,
             "leg": leg,

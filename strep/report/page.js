@@ -570,7 +570,7 @@ function tiles(view) {
   const keys = lanes.flatMap((lane) => lane.dtmf);
   if (keys.length) {
     const digits = keys.sort((a, b) => a.at_s - b.at_s).map((key) => key.digit);
-    all.push(tile("Key presses", h("bdi", {}, digits.slice(0, 14).join(" ") + (digits.length > 14 ? " \u2026" : "")), "", some(keys.length, "key")));
+    all.push(tile("Key presses", h("bdi", {}, digits.slice(0, 9).join(" ") + (digits.length > 9 ? " \u2026" : "")), "", some(keys.length, "key")));
   }
   if (lanes.length && view.duration_s > 0) all.push(shares(view));
   return h("dl", { class: "tiles" }, all);
