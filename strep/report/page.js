@@ -35,6 +35,7 @@ function clock(seconds, digits = 0) {
   return minutes >= 60 ? `${Math.floor(minutes / 60)}:${String(minutes % 60).padStart(2, "0")}:${tail}` : `${minutes}:${tail}`;
 }
 function lasting(seconds) {
+  if (seconds < 0.05) return "0 s";
   if (seconds < 60) return `${seconds < 9.95 ? seconds.toFixed(1) : Math.round(seconds)} s`;
   const whole = Math.round(seconds);
   const both = (a, one, b, other) => `${a} ${one}${b ? ` ${b} ${other}` : ""}`;
@@ -55,8 +56,9 @@ const longMoment = (text) => `${moment(text, { dateStyle: "long", timeStyle: "me
 const shortMoment = (text) => moment(text, { year: "numeric", month: "short", day: "numeric", hour: "2-digit", minute: "2-digit" });
 const max = (list, least = 0) => list.reduce((a, b) => (b > a ? b : a), least);
 const total = (list) => list.reduce((a, b) => a + b, 0);
+// Without a voice activity sink nothing is known of who speaks.
+const isHeard = (view) => view.talk_over.length + view.silence.length + total(view.lanes.map((lane) => lane.speech.length)) > 0;
 const isNumber = (value) => typeof value === "number";
-const length = (spans) => total(spans.map(([a, b]) => b - a));
 
 function who(view) {
   if (view.from || view.to) {
@@ -137,8 +139,11 @@ class Player {
   get exists() { return this.view.audio !== null; }
   get isPlaying() { return this.audio !== null && !this.audio.paused && !this.audio.ended; }
   load() {
-    const told = this.view.audio;
-    const source = told.sources[this.listen] || told.sources.both || Object.values(told.sources)[0];
+    const told = this.view.audio.sources;
+    // of a recording in several files, the one that holds the moment
+    const pieces = told[this.listen] || told.both || Object.values(told)[0];
+    const source = pieces.reduce((found, piece) => (piece.start_s <= this.at + 0.01 ? piece : found), pieces[0]);
+    this.next = pieces[pieces.indexOf(source) + 1];
     if (this.source === source) return;
     const wasPlaying = this.isPlaying;
     if (this.audio) this.audio.pause();
@@ -149,6 +154,11 @@ class Player {
       this.error = "This browser cannot play the recording, or it is not where it was.";
       this.changed();
     });
+    this.audio.addEventListener("ended", () => {
+      if (!this.next) return;
+      this.at = this.next.start_s;
+      this.play();
+    });
     for (const kind of ["play", "pause", "ended", "seeked"]) this.audio.addEventListener(kind, () => this.changed());
     if (source.embedded !== undefined) {
       const coded = document.getElementById(`audio-${source.embedded}`).textContent;
@@ -156,20 +166,23 @@ class Player {
       this.audio.src = URL.createObjectURL(new Blob([bytes], { type: source.type }));
     } else this.audio.src = source.href;
     this.audio.playbackRate = this.rate || 1;
-    this.seek(this.at);
+    this.place(this.audio, this.at - source.start_s);
     if (wasPlaying) this.play();
   }
   now() {
-    if (this.audio && this.audio.readyState > 0) this.at = this.audio.currentTime + (this.source.start_s || 0);
+    if (this.audio && this.audio.readyState > 0) this.at = this.audio.currentTime + this.source.start_s;
     return this.at;
   }
   seek(at) {
     this.at = Math.min(Math.max(0, at), this.view.duration_s);
-    const go = () => { this.audio.currentTime = Math.max(0, this.at - (this.source.start_s || 0)); };
-    if (this.audio) {
-      if (this.audio.readyState > 0) go();
-      else this.audio.addEventListener("loadedmetadata", go, { once: true });
-    }
+    if (!this.audio) return;
+    const before = this.source;
+    this.load();
+    if (this.source === before) this.place(this.audio, this.at - before.start_s);
+  }
+  place(audio, at) {
+    if (audio.readyState > 0) audio.currentTime = Math.max(0, at);
+    else audio.addEventListener("loadedmetadata", () => { audio.currentTime = Math.max(0, at); }, { once: true });
   }
   speed(rate) {
     this.rate = rate;
@@ -236,9 +249,9 @@ class Timeline {
     new ResizeObserver(() => { if (this.stage.clientWidth && this.stage.clientWidth !== this.width) this.draw(); }).observe(this.stage);
   }
   laneHead(lane) {
-    const lost = lane.lost_packets ? `, ${some(lane.lost_packets, "packet")} lost` : ", nothing lost";
+    const lost = lane.lost_packets ? `${some(lane.lost_packets, "packet")} lost` : "nothing lost";
     return h("div", { class: `lanehead ${lane.direction}` }, h("span", {}, h("b", {}, NAMES[lane.direction]), " ", h("bdi", {}, party(this.view, lane.direction))),
-      h("span", {}, `speaks ${lasting(lane.speech_s)}${lost}`));
+      h("span", {}, isHeard(this.view) ? `speaks ${lasting(lane.speech_s)}, ${lost}` : lost));
   }
   netHead(lane) {
     const jitter = max(lane.timeline.flatMap((t) => t.jitter_ms)), ratio = max(lane.timeline.flatMap(lossRatios));
@@ -565,14 +578,15 @@ function tiles(view) {
     const most = drifts.reduce((a, b) => (Math.abs(b) > Math.abs(a) ? b : a));
     all.push(tile("Clock drift", `${Math.abs(most) < 9.95 ? Math.abs(most).toFixed(1) : Math.round(Math.abs(most))}`, "ppm", most === 0 ? "in step" : `a clock runs ${most > 0 ? "fast" : "slow"}`));
   }
-  all.push(tile("Both speak", lasting(view.talk_over_s), "", view.talk_over.length ? some(view.talk_over.length, "time") : "nobody interrupted"));
-  all.push(tile("Nobody speaks", lasting(view.silence_s), "", view.silence.length ? `${some(view.silence.length, "time")}, longest ${lasting(max(view.silence.map(([a, b]) => b - a)))}` : "no long silence"));
+  const heard = isHeard(view);
+  if (heard) all.push(tile("Both speak", lasting(view.talk_over_s), "", view.talk_over.length ? some(view.talk_over.length, "time") : "nobody interrupted"));
+  if (heard) all.push(tile("Nobody speaks", lasting(view.silence_s), "", view.silence.length ? `${some(view.silence.length, "time")}, longest ${lasting(max(view.silence.map(([a, b]) => b - a)))}` : "no long silence"));
   const keys = lanes.flatMap((lane) => lane.dtmf);
   if (keys.length) {
     const digits = keys.sort((a, b) => a.at_s - b.at_s).map((key) => key.digit);
     all.push(tile("Key presses", h("bdi", {}, digits.slice(0, 9).join(" ") + (digits.length > 9 ? " \u2026" : "")), "", some(keys.length, "key")));
   }
-  if (lanes.length && view.duration_s > 0) all.push(shares(view));
+  if (heard && view.duration_s > 0) all.push(shares(view));
   return h("dl", { class: "tiles" }, all);
 }
 
@@ -626,7 +640,9 @@ function figures(view) {
     ["Duplicates", null, count("duplicate")],
     ["Jitter", "how unevenly packets arrive: mean, most", (lane) => { const a = worst(lane, "jitter_mean_ms"), b = worst(lane, "jitter_max_ms"); return a === null ? null : `${a.toFixed(1)} ms, ${(b === null ? a : b).toFixed(1)} ms`; }],
     ["Clock drift", "the sender's clock against ours", drift],
-    ["Speech", "of the call's time", (lane) => lane.speech.length || view.lanes.some((each) => each.speech.length) ? `${lasting(lane.speech_s)} (${Math.round((100 * lane.speech_s) / Math.max(view.duration_s, 0.1))} %)` : null],
+    ["Lost at the far end", "as it reports by RTCP", (lane) => { const ratio = worst(lane, "fraction_lost"); return ratio === null ? null : percent(ratio); }],
+    ["Round trip", "by RTCP", (lane) => { const ms = worst(lane, "round_trip_ms"); return ms === null ? null : `${ms.toFixed(0)} ms`; }],
+    ["Speech", "of the call's time", (lane) => isHeard(view) ? `${lasting(lane.speech_s)} (${Math.round((100 * lane.speech_s) / Math.max(view.duration_s, 0.1))} %)` : null],
     ["Gaps", "silence not sent, and loss", (lane) => { const gaps = sum(lane, "silence_s"); return gaps === null ? null : lasting(gaps); }],
     ["Codec", null, (lane) => { const rate = texts(lane, "sample_rate_hz"); return texts(lane, "codec") && `${texts(lane, "codec")}${rate ? `, ${rate} Hz` : ""}`; }],
     ["Segments", "gaps too long to fill begin a new one", (lane) => (lane.tracks.length > 1 ? grouped(lane.tracks.length) : null)],

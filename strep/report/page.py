@@ -21,7 +21,7 @@ import soundfile
 from strep import __version__
 from strep.report.errors import ReportError
 from strep.report.sound import MEDIA_TYPE, encoded, link, waves
-from strep.report.view import DIRECTIONS, View, views
+from strep.report.view import View, views
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -149,23 +149,25 @@ def _add_audio(view: View, room: int, audio: list[bytes], outcome: Outcome) -> i
     """Give the view something to play; return how many bytes of the room it takes."""
     if not view.recordings:
         return 0
+    in_order = sorted(view.recordings, key=lambda placed: placed.start_s)
+    paths = {placed.path: placed.start_s for placed in in_order}
     try:
         content = encoded(view.recordings, room)
     except (OSError, soundfile.LibsndfileError):
         content = None  # a libsndfile without Vorbis: the recordings themselves can be played
     if content is not None:
         source = {"embedded": len(audio), "type": MEDIA_TYPE, "start_s": 0.0}
-        view.document["audio"] = {"kind": "embedded", "sources": {"both": source}}
+        view.document["audio"] = {"kind": "embedded", "sources": {"both": [source]}}
         audio.append(content)
         outcome.embedded += 1
         return len(content)
-    sources: dict[str, dict[str, Any]] = {}
-    by_path = {placed.path: placed for placed in view.recordings}
-    for path, placed in by_path.items():
-        lane = view.lanes[placed.lane]["direction"]
-        name = "both" if len(by_path) == 1 or lane not in DIRECTIONS else lane
-        start_s = placed.start_s
-        sources.setdefault(name, {"href": link(path, outcome.path), "start_s": start_s})
+    sides = {path: {p.lane for p in view.recordings if p.path == path} for path in paths}
+    both = len(view.lanes) == 1 or any(len(lanes) > 1 for lanes in sides.values())
+    sources: dict[str, list[dict[str, Any]]] = {}
+    for path, start_s in paths.items():
+        name = "both" if both else view.lanes[min(sides[path])]["direction"]
+        piece = {"href": link(path, outcome.path), "start_s": start_s}
+        sources.setdefault(name, []).append(piece)
     view.document["audio"] = {"kind": "linked", "sources": sources}
     view.document["note"] = (
         "The audio is played from its file, which must stay where it is beside this page."

@@ -215,6 +215,7 @@ def _lane(direction: str, manifests: list[_Manifest], began: datetime) -> dict[s
 def _track(track: Mapping[str, Any], start_s: float) -> dict[str, Any]:
     quality = _mapping(track.get("quality"))
     segment = _mapping(track.get("segment"))
+    far_end = _mapping(_mapping(track.get("rtcp")).get("far_end"))
     duration_s = max(0.0, _number(track.get("duration_s")) or 0.0)
     return {
         "start_s": start_s,
@@ -228,6 +229,8 @@ def _track(track: Mapping[str, Any], start_s: float) -> dict[str, Any]:
             str(name)[:MAX_TEXT]: _scalar(value)
             for name, value in _mapping(quality.get("burst")).items()
         },
+        "fraction_lost": _number(far_end.get("fraction_lost")),
+        "round_trip_ms": _number(far_end.get("round_trip_ms")),
         "began": _text(segment.get("began")),
         "gap_s": _number(segment.get("gap_s")),
     }
@@ -250,15 +253,27 @@ def _recordings(manifests: list[_Manifest], began: datetime) -> Iterable[Placed]
             direction = track.get("direction")
             if not isinstance(name, str) or channel is None or direction not in DIRECTIONS:
                 continue
-            # a manifest stands beside its recordings, wherever both have been moved
-            path = manifest.source.folder / Path(name.replace("\\", "/")).name
-            if (path, channel) in seen:
-                continue
-            seen.add((path, channel))
             start_s = (manifest.began - began).total_seconds()
             if track.get("channel") == "mono":
                 start_s = _track_start(track, manifest, began)
-            yield Placed(path, channel, DIRECTIONS.index(direction), start_s)
+            for file, file_s in _files(name, manifest):
+                # a manifest stands beside its recordings, wherever both have been moved
+                path = manifest.source.folder / Path(file.replace("\\", "/")).name
+                if (path, channel) not in seen:
+                    seen.add((path, channel))
+                    yield Placed(path, channel, DIRECTIONS.index(direction), start_s + file_s)
+
+
+def _files(recording: str, manifest: _Manifest) -> list[tuple[str, float]]:
+    """Return the files of a recording, which may have been split, and where each begins in it."""
+    told = map(_mapping, _list(manifest.source.manifest.get("files")))
+    files = [
+        (name, start_s)
+        for file in told
+        if isinstance(name := file.get("recording"), str)
+        and (start_s := _number(file.get("start_s"))) is not None
+    ]
+    return files or [(recording, 0.0)]
 
 
 def _conversation(

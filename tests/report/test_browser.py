@@ -36,7 +36,7 @@ INBOUND, OUTBOUND, OVER, LOST, KEY = (
     (0x2C, 0x6A, 0x9B), (0x23, 0x89, 0x7A), (0xD9, 0x85, 0x12), (0xD1, 0x35, 0x2B),
     (0x7A, 0x4F, 0xB5),
 )  # fmt: skip
-WIDTH, HEIGHT = 1280, 1000
+WIDTH, HEIGHT = 1280, 1400
 
 
 def browse(page, tmp_path, *arguments):
@@ -125,12 +125,13 @@ def test_colours_stand_where_they_should(drawn):
 
 def test_keys_and_talk_over_stand_at_their_times(drawn):
     dom, picture = drawn
-    box = re.search(r'class="keybox" x="([\d.]+)"', dom)
+    over = re.search(r'class="over" d="M([\d.]+) ', dom)
+    assert float(over[1]) / (WIDTH - 132) * 60 == pytest.approx(18.6, abs=0.3)
     rows, columns = np.nonzero(pixels(picture, KEY))
-    # the first key is pressed at 30.2 s of 60: just right of the middle of the timeline
-    assert float(box[1]) + 8 == pytest.approx(30.2 / 60 * 1148, abs=20)
-    assert columns.min() == pytest.approx(WIDTH / 2, abs=40)
-    assert len(np.unique(rows)) >= 12
+    keys = columns[rows < rows.min() + 17]  # further down there is one in the legend
+    assert len(keys) > 500
+    assert keys.min() == pytest.approx(WIDTH / 2, abs=40)
+    assert keys.max() < WIDTH / 2 + 140
 
 
 def test_list_of_calls_is_drawn(tmp_path):

@@ -92,7 +92,7 @@ def test_audio_beyond_the_limit_is_linked(call):
     (view,) = data(page)["views"]
     assert view["audio"] == {
         "kind": "linked",
-        "sources": {"both": {"href": "call.wav", "start_s": 0.0}},
+        "sources": {"both": [{"href": "call.wav", "start_s": 0.0}]},
     }
     assert "audio-0" not in page.scripts
 
@@ -188,3 +188,27 @@ def test_report_that_cannot_be_written_is_said(call):
     sources, _ = from_path(call)
     with pytest.raises(ReportError, match=r"cannot write .*missing"):
         write_report(sources, call.parent / "missing" / "report.html", max_audio_mb=0)
+
+
+def test_files_of_a_split_recording_are_one_sound(call):
+    sound, rate_hz = soundfile.read(call.with_name("call.wav"), dtype="int16")
+    manifest = json.loads(call.read_text())
+    manifest["files"] = []
+    for n, first in enumerate(range(0, len(sound), 20 * rate_hz)):
+        name = f"call-{n}.wav"
+        soundfile.write(call.with_name(name), sound[first : first + 20 * rate_hz], rate_hz)
+        manifest["files"].append({"recording": name, "start_s": 20.0 * n, "duration_s": 20.0})
+    for track in manifest["tracks"]:
+        track["recording"] = "call-0.wav"
+    call.write_text(json.dumps(manifest))
+    _, page = report(call, max_audio_mb=0)
+    (view,) = data(page)["views"]
+    assert [wave["start_s"] for wave in view["lanes"][1]["waves"]] == [0.0, 20.0, 40.0]
+    assert view["audio"]["sources"] == {
+        "both": [{"href": f"call-{n}.wav", "start_s": 20.0 * n} for n in range(3)]
+    }
+    _, page = report(call)
+    content = io.BytesIO(base64.b64decode(page.scripts["audio-0"]))
+    decoded, rate_hz = soundfile.read(content, dtype="float32")
+    assert len(decoded) / rate_hz == pytest.approx(60.0, abs=0.1)
+    assert np.abs(decoded[48 * rate_hz : 50 * rate_hz]).max() > 0.05

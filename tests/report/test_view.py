@@ -185,6 +185,21 @@ def test_recording_is_looked_for_beside_its_manifest():
     assert [each.path for each in view.recordings] == [Path("calls/call.wav")]
 
 
+def test_files_of_a_split_recording_stand_one_behind_the_other():
+    files = [{"recording": f"call-{n}.wav", "start_s": 5.0 * n, "duration_s": 5.0} for n in (0, 1)]
+    (view,) = views([source(track(recording="call-0.wav"), files=files)])
+    assert [(each.path.name, each.start_s) for each in view.recordings] == [
+        ("call-0.wav", 0.0),
+        ("call-1.wav", 5.0),
+    ]
+
+
+def test_far_end_is_shown_as_it_reports():
+    (lane,) = show(track(rtcp={"far_end": {"fraction_lost": 0.25, "round_trip_ms": 42.1}}))["lanes"]
+    (shown,) = lane["tracks"]
+    assert (shown["fraction_lost"], shown["round_trip_ms"]) == (0.25, 42.1)
+
+
 def test_track_without_recording_is_placed_by_its_beginning():
     (lane,) = show(
         track(recording=None, channel=None, offset_s=None, started_at="2026-01-31T12:00:03Z")
@@ -205,10 +220,10 @@ NONSENSE = (
 )  # fmt: skip
 KEYS = (
     "leg", "started_at", "ended_at", "recording", "channel", "offset_s", "duration_s", "packets",
-    "lost", "speech", "lost_at_s", "dtmf", "timeline", "quality", "conversation", "segment",
+    "lost", "speech", "lost_at_s", "dtmf", "timeline", "quality", "conversation", "segment", "rtcp",
     "drift_ppm", "codec",
 )  # fmt: skip
-OF_MANIFEST = ("started_at", "ended_at", "call", "marks", "leg")
+OF_MANIFEST = ("started_at", "ended_at", "call", "marks", "leg", "files")
 
 
 @given(
