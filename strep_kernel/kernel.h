@@ -42,5 +42,6 @@ FUNCTION(gather);
 FUNCTION(decode);
 FUNCTION(judge);
 FUNCTION(stage);
+FUNCTION(tones);
 
 #endif

@@ -88,6 +88,10 @@ class Analyzer(ABC):
         loss in between.
         """
 
+    def event(self, event: Event) -> None:
+        """Hear of an event of this track, the analyser's own included: `dtmf` when a key was
+        pressed, `speech_started` and others; see `Event`."""
+
     def finish(self) -> Mapping[str, Any] | None:
         """End the track; return results for its manifest, ready for JSON."""
         return None

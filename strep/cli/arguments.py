@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SINK_HELP = (
-    "what is done with the audio: wav, vad, log, another installed sink, or package.module:Class; "
+    "what is done with the audio: wav, vad, dtmf, log, another installed sink, or package.module:Class; "
     "repeat for several"
 )
 
