@@ -63,7 +63,8 @@ def analyze(
 ) -> Report:
     """Read a capture to its end and return what it holds.
 
-    `telephone_events` maps payload types to clocks, as in `Pipeline`. `progress` is told the fraction read. Raises `CaptureError` and `SinkError`.
+    `telephone_events` maps payload types to clocks, as in `Pipeline`. `progress` is told the
+    fraction read. Raises `CaptureError` and `SinkError`.
     """
     closed: list[tuple[Track, dict[str, Any]]] = []
 

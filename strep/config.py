@@ -39,7 +39,7 @@ from pydantic import (
     model_validator,
 )
 
-from strep.control.parameters import Flag
+from strep.control.parameters import Flag  # noqa: TC001 -- read by pydantic
 from strep.control.settings import AutoFork, ControlSettings, PortRange
 from strep.specs import (
     Address,
@@ -262,9 +262,7 @@ def _toml(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
-    if isinstance(value, tuple) and not isinstance(
-        value, Address | PortRange | EventPayloadType
-    ):
+    if isinstance(value, tuple) and not isinstance(value, Address | PortRange | EventPayloadType):
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, AutoFork):
         rule = value.model_dump(by_alias=True)

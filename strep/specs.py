@@ -76,7 +76,7 @@ class EventPayloadType(NamedTuple):
     clock_hz: int = 8000
 
     def __str__(self) -> str:
-        """`101`, or `110/48000` where the clock is not 8000, which `as_event_payload_type` reads."""
+        """`101`, or `110/48000` where the clock is not 8000: what is read back to an equal one."""
         return f"{self.number}" if self.clock_hz == 8000 else f"{self.number}/{self.clock_hz}"
 
 

@@ -3,11 +3,18 @@
 
 #include "kernel.h"
 
-enum { KEYS_PER_GROUP = 4, TONES = 2 * KEYS_PER_GROUP, SUMS = 2 * TONES, MAX_HOP = 480, LANES = 16 };
+#ifdef __GNUC__
+#define ALWAYS __attribute__((always_inline))
+#else
+#define ALWAYS
+#endif
+
+enum { KEYS_PER_GROUP = 4, TONES = 2 * KEYS_PER_GROUP, SUMS = 2 * TONES + 1, USUAL_HOP = 80, MAX_HOP = 480, LANES = 16 };
 
 /* Where the columns of tracks stand; see pipeline.sinks.dtmf._Columns. */
 typedef struct {
-    int64_t *fill, *until, *energy, *energy_before, *begin, *end, *last;
+    int64_t *fill, *until, *energy, *begin, *end, *last;
+    double *energy_before;
     int32_t *sums, *sums_before, *run;
     int8_t *digit;
     uint8_t *is_certain;
@@ -40,9 +47,8 @@ static int64_t sum_energy(const int16_t *t, int64_t samples)
     return energy;
 }
 
-VECTORIZED
-static void add_products(const int16_t *t, const int16_t *basis, int64_t hop, int64_t samples,
-                         int32_t *sums)
+static inline ALWAYS void products(const int16_t *t, const int16_t *basis, int64_t hop,
+                                   int64_t samples, int32_t *sums)
 {
     for (int k = 0; k < SUMS; k++) {
         const int16_t *wave = basis + k * hop;
@@ -51,6 +57,17 @@ static void add_products(const int16_t *t, const int16_t *basis, int64_t hop, in
             sum += (int32_t)t[i] * wave[i];
         sums[k] += sum;
     }
+}
+
+/* Adds the sums of t[i] * basis[k][i]. */
+VECTORIZED
+static void add_products(const int16_t *t, const int16_t *basis, int64_t hop, int64_t samples,
+                         int32_t *sums)
+{
+    if (hop == USUAL_HOP && samples == USUAL_HOP) /* loops of known length are unrolled */
+        products(t, basis, USUAL_HOP, USUAL_HOP, sums);
+    else
+        products(t, basis, hop, samples, sums);
 }
 
 VECTORIZED
@@ -117,7 +134,8 @@ static void resume(const Tracks *track, int64_t r, int64_t at, int is_loss, cons
                    Presses *over)
 {
     int64_t missing = at - track->until[r];
-    track->fill[r] = track->energy[r] = track->energy_before[r] = 0;
+    track->fill[r] = track->energy[r] = 0;
+    track->energy_before[r] = 0;
     memset(track->sums + r * SUMS, 0, SUMS * sizeof *track->sums);
     if (missing < 0)
         finish(track, r, over);
@@ -179,6 +197,7 @@ FUNCTION(tones)
                     0, number[7]};
     const double least = rules.limit[0];
     int16_t t[MAX_HOP];
+    int32_t whole[SUMS];
     if (hop < 1 || hop > MAX_HOP) {
         PyErr_Format(PyExc_ValueError, "hop of %lld samples, expected 1 to %d", (long long)hop,
                      MAX_HOP);
@@ -195,8 +214,12 @@ FUNCTION(tones)
             int64_t part = hop - fill < samples - done ? hop - fill : samples - done;
             scale(pcm + i * samples + done, part, (int)shift, t);
             int64_t energy = sum_energy(t, part);
-            if ((double)energy >= least * (double)part)
-                add_products(t, basis + fill, hop, part, sums);
+            int is_loud = (double)energy >= least * (double)part;
+            int32_t *now = part < hop ? sums : whole;
+            if (part == hop)
+                memset(whole, 0, sizeof whole);
+            if (is_loud)
+                add_products(t, basis + fill, hop, part, now);
             energy += track.energy[r];
             done += part;
             if (fill + part < hop) {
@@ -205,13 +228,18 @@ FUNCTION(tones)
                 break;
             }
             /* a hop is full: it is judged together with the one before */
-            int digit = -1, is_loud = (double)energy >= least * (double)hop;
-            if (is_loud && track.energy_before[r])
-                digit = digit_of(before, sums, (double)(energy + track.energy_before[r]), &rules);
-            memcpy(before, sums, SUMS * sizeof *sums);
-            memset(sums, 0, SUMS * sizeof *sums);
-            track.energy_before[r] = is_loud ? energy : 0;
-            track.fill[r] = track.energy[r] = 0;
+            double power = (double)energy - square(now[2 * TONES]) / (double)hop;
+            int digit = -1;
+            is_loud = power >= least * (double)hop;
+            if (is_loud && track.energy_before[r] > 0)
+                digit = digit_of(before, now, power + track.energy_before[r], &rules);
+            if (is_loud)
+                memcpy(before, now, sizeof whole);
+            track.energy_before[r] = is_loud ? power : 0;
+            if (part < hop) {
+                memset(sums, 0, sizeof whole);
+                track.fill[r] = track.energy[r] = 0;
+            }
             follow(&track, r, position[i] + done, digit, &rules, &over);
         }
     }

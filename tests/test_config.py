@@ -33,6 +33,8 @@ max_tracks = 16384
 idle_timeout_s = 120.0
 reorder_ms = 60
 max_gap_s = 60.0
+telephone_event_payload_types = ["101"]
+learn_telephone_events = false
 tick_ms = 10
 receive_buffer_bytes = 33554432
 slot_bytes = 576
@@ -59,6 +61,8 @@ max_tracks = 100
 idle_timeout_s = 12.5
 reorder_ms = 0
 max_gap_s = 10.0
+telephone_event_payload_types = ["96", "110/48000"]
+learn_telephone_events = true
 tick_ms = 5
 receive_buffer_bytes = 65536
 slot_bytes = 1600
@@ -165,6 +169,7 @@ def test_environment_sets_everything():
         "STREP_IDLE_TIMEOUT_S": "12.5",
         "STREP_REORDER_MS": "0",
         "STREP_MAX_GAP_S": "10",
+        "STREP_LEARN_TELEPHONE_EVENTS": "true",
         "STREP_TICK_MS": "5",
         "STREP_SLOT_BYTES": "1600",
         "STREP_RECEIVE_BUFFER_BYTES": "65536",
@@ -192,6 +197,7 @@ def test_environment_sets_everything():
         idle_timeout_s=12.5,
         reorder_ms=0,
         max_gap_s=10.0,
+        learn_telephone_events=True,
         tick_ms=5,
         slot_bytes=1600,
         receive_buffer_bytes=65536,
@@ -229,6 +235,21 @@ def test_no_sink(environment, flags):
     assert "\nsink = []\n" in settings.as_toml()
 
 
+@pytest.mark.parametrize(
+    ("environment", "flags", "expected"),
+    [
+        ({}, {}, ((101, 8000),)),
+        ({"STREP_TELEPHONE_EVENT_PAYLOAD_TYPES": "96;110/48000"}, {}, ((96, 8000), (110, 48_000))),
+        ({"STREP_TELEPHONE_EVENT_PAYLOAD_TYPES": "none"}, {}, ()),
+        ({}, {"telephone_event_payload_types": ["96"]}, ((96, 8000),)),
+        ({}, {"telephone_event_payload_types": ["none"]}, ()),
+    ],
+)
+def test_payload_types_of_telephone_events(environment, flags, expected):
+    settings = load(None, environment, flags)
+    assert settings.telephone_event_payload_types == expected
+
+
 def test_file_may_be_named_by_the_environment(toml):
     file = toml("tick_ms = 20")
     assert load(None, {"STREP_CONFIG": str(file)}, {}).tick_ms == 20
@@ -257,8 +278,9 @@ def test_variables_that_others_set_under_our_prefix_are_left_alone():
             "zzz = 3",
             (
                 "unknown key 'zzz'; known are control, database, http, http_token_file, "
-                "idle_timeout_s, log_format, log_level, max_gap_s, max_tracks, media, "
-                "receive_buffer_bytes, recordings, reorder_ms, sink, slot_bytes, tick_ms, workers"
+                "idle_timeout_s, learn_telephone_events, log_format, log_level, max_gap_s, "
+                "max_tracks, media, receive_buffer_bytes, recordings, reorder_ms, sink, "
+                "slot_bytes, telephone_event_payload_types, tick_ms, workers"
             ),
         ),
         ("sinks = []", "unknown key 'sinks'; did you mean sink?"),
@@ -281,6 +303,18 @@ def test_variables_that_others_set_under_our_prefix_are_left_alone():
         ('recordings = "a\\u0000b"', "recordings: 'a\\x00b' is not a folder"),
         ("recordings = 3", "recordings: 3 is not a folder"),
         ('log_format = "xml"', "log_format: 'xml' is not auto, console or json"),
+        ("learn_telephone_events = 3", "learn_telephone_events: 3 is not true or false"),
+        (
+            "telephone_event_payload_types = [101, 3]",
+            (
+                "telephone_event_payload_types[1]: 3 is not a payload type of telephone-events: "
+                "35 to 127, with /CLOCK where that is not 8000 (110/48000)"
+            ),
+        ),
+        (
+            'telephone_event_payload_types = [101, "101/16000"]',
+            "telephone_event_payload_types: 101 is listed twice",
+        ),
         ("log_level = 10", "log_level: 10 is not debug, info, warning or error"),
         ("media = 9000", "media: 9000 is not a list of tables or texts"),
         ("media = []", "media: the list is empty, but at least one listener is needed"),

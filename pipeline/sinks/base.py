@@ -89,8 +89,7 @@ class Analyzer(ABC):
         """
 
     def event(self, event: Event) -> None:
-        """Hear of an event of this track, the analyser's own included: `dtmf` when a key was
-        pressed, `speech_started` and others; see `Event`."""
+        """Hear of an event of this track, such as `dtmf`; the analyser's own are among them."""
 
     def finish(self) -> Mapping[str, Any] | None:
         """End the track; return results for its manifest, ready for JSON."""

@@ -5,7 +5,7 @@ hop that is loud enough, the correlation with the eight tones is taken (the Goer
 result, as dot products), and two hops together are judged: 20 ms, every 10 ms. They hold a key if
 
 - the strongest tone of each group has, together with the other, nearly all of the power: in speech
-  other harmonics have their share;
+  other harmonics have their share (hum and an offset do not count: the mean of a hop is left out);
 - neither is stronger than the other by more than the twist that lines make (Q.24 section 2.4);
 - both have about the same power in both hops, so begin before them and end after them;
 - from one hop to the next the phase of each has advanced as at its frequency, within 2.5 %: the
@@ -58,7 +58,10 @@ SILENCE_MS = 200
 _AMPLITUDE = 2047
 """Of the waves that audio is correlated with."""
 _TONES = len(LOW_HZ) + len(HIGH_HZ)
+_SUM = 2 * _TONES
+"""Where the sum of a hop's samples stands, behind its correlations."""
 _NO_KEY = -1
+_MAX_PRODUCTS = 200_000
 _USUAL_RATE_HZ = 8000
 _LEAST_RATE_HZ, _HIGHEST_RATE_HZ = 8000, 48_000
 
@@ -188,6 +191,7 @@ class DtmfSink(Sink):
         turn = 2 * np.pi * frequency_hz * HOP_MS / 1000
         phase = 2 * np.pi * frequency_hz[:, None] / rate_hz * np.arange(hop)
         waves = np.stack((np.cos(phase), -np.sin(phase)), axis=1).reshape(2 * _TONES, hop)
+        waves = np.round(_AMPLITUDE * (waves - waves.mean(axis=1, keepdims=True)))
         alignment = np.cos(turn * FREQUENCY_TOLERANCE)
         power_of_all = hop / 2 * _AMPLITUDE**2  # of a sum, for a tone of power 1 in each sample
         return _Rules(
@@ -195,7 +199,7 @@ class DtmfSink(Sink):
             shift=shift,
             pause=round(self._pause_ms * rate_hz / 1000),
             bridge=BRIDGED_MS * rate_hz // 1000,
-            basis=np.round(_AMPLITUDE * waves).astype(np.int16),
+            basis=np.concatenate((waves, np.ones((1, hop)))).astype(np.int16),
             limit=np.array(
                 [
                     10 ** (self._minimum_dbfs / 10) * (32768 >> shift) ** 2,
@@ -284,13 +288,16 @@ class DtmfSink(Sink):
         columns, least = self._columns, rules.limit[0]
         over: Over = []
         samples, done = pcm.shape[1], 0
+        # so few that BLAS wakes no threads for them
+        at_once = max(1, _MAX_PRODUCTS // rules.basis.size)
         while done < samples:
             part = min(rules.hop - fill, samples - done)
             scaled = (pcm[:, done : done + part] >> rules.shift).astype(np.float64)
             energy = np.einsum("ij,ij->i", scaled, scaled).astype(np.int64)
             loud = (energy >= least * part).nonzero()[0]
-            products = scaled[loud] @ rules.basis[:, fill : fill + part].T.astype(np.float64)
-            columns.sums[rows[loud]] += products.astype(np.int32)
+            waves = rules.basis[:, fill : fill + part].T.astype(np.float64)
+            for some in np.array_split(loud, len(loud) // at_once + 1):
+                columns.sums[rows[some]] += (scaled[some] @ waves).astype(np.int32)
             energy += columns.energy.take(rows)
             done += part
             fill += part
@@ -312,7 +319,8 @@ class DtmfSink(Sink):
         """Judge the hops that are full, up to `edge`, together with those before."""
         columns = self._columns
         before = columns.energy_before.take(rows)
-        is_loud = energy >= rules.limit[0] * rules.hop
+        power = energy - columns.sums[rows, _SUM].astype(np.float64) ** 2 / rules.hop
+        is_loud = power >= rules.limit[0] * rules.hop
         digit = np.full(len(rows), _NO_KEY, np.int8)
         both = (is_loud & (before > 0)).nonzero()[0]
         if len(both):
@@ -320,12 +328,13 @@ class DtmfSink(Sink):
             digit[both] = _digits(
                 columns.sums_before[row].astype(np.float64),
                 columns.sums[row].astype(np.float64),
-                (energy + before)[both].astype(np.float64),
+                (power + before)[both],
                 rules,
             )
-        columns.sums_before[rows] = columns.sums[rows]
+        loud = rows[is_loud]
+        columns.sums_before[loud] = columns.sums[loud]
         columns.sums[rows] = 0
-        columns.energy_before[rows] = np.where(is_loud, energy, 0)
+        columns.energy_before[rows] = np.where(is_loud, power, 0)
         columns.fill[rows] = columns.energy[rows] = 0
         busy = ((digit >= 0) | (columns.digit.take(rows) >= 0)).nonzero()[0]
         return self._follow(rows[busy], edge[busy], digit[busy], rules) if len(busy) else []
@@ -366,7 +375,9 @@ class DtmfSink(Sink):
         ended = rows[(columns.digit.take(rows) >= 0) & columns.is_certain.take(rows)]
         columns_of = (columns.digit, columns.begin, columns.end)
         over: Over = list(
-            zip(ended.tolist(), *(column.take(ended).tolist() for column in columns_of), strict=True)
+            zip(
+                ended.tolist(), *(column.take(ended).tolist() for column in columns_of), strict=True
+            )
         )
         columns.digit[rows] = _NO_KEY
         return over
@@ -393,7 +404,7 @@ class _Rules:
     """Between the tones of two presses, as it is measured: a hop less than it is long."""
     bridge: int
     basis: NDArray[np.int16]
-    """(16, hop) cosine and negative sine of each tone."""
+    """(17, hop) cosine and negative sine of each tone, without their mean; ones."""
     limit: NDArray[np.float64]
     """(4,) least energy of a sample, least power of the two tones for an energy of 1, greatest
     ratio of the two, greatest ratio of a tone in two hops."""
@@ -409,12 +420,12 @@ class _Columns(RowState):
         "fill": (np.int64, 0),
         "until": (np.int64, 0),
         "energy": (np.int64, 0),
-        "energy_before": (np.int64, 0),
+        "energy_before": (np.float64, 0.0),
         "begin": (np.int64, 0),
         "end": (np.int64, 0),
         "last": (np.int64, 0),
-        "sums": ((np.int32, 2 * _TONES), 0),
-        "sums_before": ((np.int32, 2 * _TONES), 0),
+        "sums": ((np.int32, _SUM + 1), 0),
+        "sums_before": ((np.int32, _SUM + 1), 0),
         "run": (np.int32, 0),
         "digit": (np.int8, _NO_KEY),
         "is_certain": (np.bool_, False),
@@ -426,8 +437,8 @@ class _Columns(RowState):
     """Position of the end of the last frame."""
     energy: NDArray[np.int64]
     """Of the hop that is not full yet."""
-    energy_before: NDArray[np.int64]
-    """Of the last full hop; 0 where it is too quiet, or does not adjoin."""
+    energy_before: NDArray[np.float64]
+    """Of the last full hop, less its mean; 0 where it is too quiet, or does not adjoin."""
     begin: NDArray[np.int64]
     """Of the press that goes on: the first pair of hops that holds its tones."""
     end: NDArray[np.int64]
@@ -435,9 +446,9 @@ class _Columns(RowState):
     last: NDArray[np.int64]
     """The beginning of that pair."""
     sums: NDArray[np.int32]
-    """(rows, 16): correlation with `basis` of the hop that is not full yet."""
+    """(rows, 17): correlation with `basis` of the hop that is not full yet."""
     sums_before: NDArray[np.int32]
-    """(rows, 16): of the last full hop."""
+    """(rows, 17): of the last full hop."""
     run: NDArray[np.int32]
     """Pairs in a row that hold the tones."""
     digit: NDArray[np.int8]
@@ -454,11 +465,11 @@ def _digits(
 ) -> NDArray[np.int8]:
     """Return the key whose tones two hops hold, -1 for none, as (n,) int8.
 
-    `before` and `now` (n, 16) are the hops' correlations, `energy` (n,) is that of both.
+    `before` and `now` (n, 17) are the hops' correlations, `energy` (n,) is that of both.
     """
     squared_before, squared_now = before**2, now**2
-    power = (squared_before[:, ::2] + squared_before[:, 1::2]) + (
-        squared_now[:, ::2] + squared_now[:, 1::2]
+    power = (squared_before[:, :-1:2] + squared_before[:, 1::2]) + (
+        squared_now[:, :-1:2] + squared_now[:, 1::2]
     )
     n = np.arange(len(power))
     tones = power[:, :4].argmax(axis=1), power[:, 4:].argmax(axis=1) + 4
@@ -466,7 +477,12 @@ def _digits(
     _, purity, twist, steadiness = rules.limit
     is_key = (low + high >= purity * energy) & (low <= high * twist) & (high <= low * twist)
     for tone in tones:
-        a, b, c, d = before[n, 2 * tone], before[n, 2 * tone + 1], now[n, 2 * tone], now[n, 2 * tone + 1]
+        a, b, c, d = (
+            before[n, 2 * tone],
+            before[n, 2 * tone + 1],
+            now[n, 2 * tone],
+            now[n, 2 * tone + 1],
+        )
         first, second = a * a + b * b, c * c + d * d
         is_key &= (first <= second * steadiness) & (second <= first * steadiness)
         cosine, sine, alignment = rules.turn[tone].T

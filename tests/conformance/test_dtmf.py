@@ -106,7 +106,9 @@ def test_speech_of_any_pitch_presses_no_key(speed):
     voices = [soundfile.read(clip, dtype="int16")[0] for clip in CLIPS]
     voices += [PCMU.table[load_voice(name)] for name in ("caller", "agent")]
     voices = [
-        np.interp(np.arange(0, len(voice) - 1, speed), np.arange(len(voice)), voice).astype(np.int16)
+        np.interp(np.arange(0, len(voice) - 1, speed), np.arange(len(voice)), voice).astype(
+            np.int16
+        )
         for voice in voices
     ]
     assert digits_in(voices) == [[]] * len(voices)

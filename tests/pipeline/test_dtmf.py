@@ -8,7 +8,7 @@ import numpy as np
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from keytones import KEYS, amplitude, a_law, mu_law, noisy, silence, tone
+from keytones import KEYS, a_law, amplitude, mu_law, noisy, silence, tone
 from trackmaker import track
 
 import strep_kernel
@@ -258,7 +258,7 @@ def test_tracks_do_not_hear_each_other():
         order = np.roll(np.arange(4), start // 160)
         which = order if start % 320 else order[:]
         write(sink, codes[which, start : start + 160], row=rows[which], position=start)
-    heard = {row: "" for row in rows.tolist()}
+    heard = dict.fromkeys(rows.tolist(), "")
     for event in events:
         heard[event.track.row] += event.data["digit"]
     assert [heard[row] for row in rows.tolist()] == keys
@@ -368,7 +368,9 @@ def test_compiled_kernel_and_numpy_hear_the_same(seed, frames):
         position = 0
         for samples, gap, lost, kind in frames:
             position = max(0, position + gap)
-            pcm = [random.normal(0, {"noise": 900, "quiet": 20}.get(kind, 9), samples) for _ in "abc"]
+            pcm = [
+                random.normal(0, {"noise": 900, "quiet": 20}.get(kind, 9), samples) for _ in "abc"
+            ]
             if kind == "tones":
                 times = (position + np.arange(samples)) / 8000
                 for row in range(3):

@@ -170,7 +170,16 @@ def test_event_without_its_end_packets_is_over_when_audio_comes_from_beyond():
 
 
 def test_event_without_its_end_packets_is_over_with_the_next():
-    phone = Phone().press(7, 800, lost=(-1, -2, -3)).wait(50).press(8, 400).run().wait(0).talk(100).run()
+    phone = (
+        Phone()
+        .press(7, 800, lost=(-1, -2, -3))
+        .wait(50)
+        .press(8, 400)
+        .run()
+        .wait(0)
+        .talk(100)
+        .run()
+    )
     assert phone.heard() == [("7", 0.0, 80.0), ("8", 0.15, 50.0)]
 
 
