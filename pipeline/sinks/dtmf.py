@@ -48,8 +48,8 @@ KEYS = "123A456B789C*0#D"
 HOP_MS = 10
 FREQUENCY_TOLERANCE = 0.025
 """Q.24 section 2.1 has 1.5 % accepted and 3.5 % refused; noise and the other tone turn phases."""
-STEADINESS_DB = 9.0
-"""Most that a tone may differ between two hops: one that fills a third of a hop does not."""
+STEADINESS_DB = 11.0
+"""Most that a tone differs between two hops; one that fills a quarter of a hop has 12 dB less."""
 BRIDGED_MS = 60
 """What was lost in the midst of a tone, and no longer, belongs to the tone."""
 SILENCE_MS = 200
