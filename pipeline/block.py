@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.codecs import Codec
+    from pipeline.keypress import KeyPress
 
 Leg = Literal["A", "B"]
 DirectionName = Literal["inbound", "outbound"]
@@ -237,8 +238,9 @@ class AudioBlock:
 class Event:
     """Something that happened on a track, named in the past tense.
 
-    Emitted by sinks (`speech_started`, `speech_stopped`) and by the receiver (`track_opened`,
-    `track_closed`), delivered to `Sink.event` of all sinks.
+    Emitted by sinks (`speech_started`, `speech_stopped`, `dtmf` for tones in the audio) and by the
+    pipeline (`track_opened`, `track_closed`, `dtmf` and `telephone_event` for RFC 4733), delivered
+    to `Sink.event` of all sinks, and to `Analyzer.event` of the track's own analysers.
     """
 
     kind: str
@@ -293,6 +295,14 @@ class TrackSummary:
     """The last sources that fed the track, in their order (at most 100)."""
     losses: tuple[tuple[int, int], ...]
     """(position in samples, packets) of each loss, the first 1,000 of them."""
+    telephone_event_types: tuple[int, ...] = ()
+    """RTP payload types of telephone-events that came (RFC 4733)."""
+    telephone_events: tuple[KeyPress, ...] = ()
+    """Keys pressed as telephone-events, in the order in which they were over (at most 1,000)."""
+    telephone_events_dropped: int = 0
+    """Telephone-events beyond those."""
+    telephone_events_malformed: int = 0
+    """Packets of their payload types that hold none."""
 
     @property
     def duration_s(self) -> float:

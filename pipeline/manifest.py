@@ -22,7 +22,9 @@ from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from pipeline.keypress import merged
 from pipeline.quality import codec_name
+from pipeline.telephone_events import NAME as TELEPHONE_EVENT
 from pipeline.utc import rfc3339
 
 if TYPE_CHECKING:
@@ -93,11 +95,13 @@ def track_entry(
 
     `recording`, `channel` and `offset_s` come from the first sink with a recording (None where
     there is none), `speech` and `speech_levels_dbfs` from the sink `vad` (empty without it);
-    whatever else the sinks returned stands under their names.
+    `dtmf` lists the keys that were pressed, as telephone-events and, where the sink `dtmf` ran, as
+    tones in the audio, each press once. Whatever else the sinks returned stands under their names.
     """
     recorder = next((name for name, result in results.items() if "manifest" in result), None)
     recorded = results[recorder] if recorder else {}
     speech = results.get("vad", {}).get("speech", ())
+    in_band = results.get("dtmf", {})
     ended_unix_ns = track.opened_unix_ns + summary.last_arrival_ns - track.opened_ns
     entry: dict[str, Any] = {
         "call_leg_id": str(track.call_leg_id),
@@ -107,7 +111,7 @@ def track_entry(
         "destination": track.destination,
         "ssrc": _hexadecimal((track.ssrc, *summary.ssrcs)[-1]),
         "ssrcs": [_hexadecimal(ssrc) for ssrc in summary.ssrcs],
-        "codec": _main_codec(summary.payload_types),
+        "codec": _main_codec(summary),
         "codecs": list(summary.codecs),
         "payload_types": {str(number): n for number, n in summary.payload_types.items()},
         "started_at": rfc3339(track.opened_unix_ns),
@@ -135,8 +139,12 @@ def track_entry(
         "offset_s": recorded["offset_samples"] / summary.sample_rate_hz if recorded else None,
         "speech": [[segment["start_s"], segment["end_s"]] for segment in speech],
         "speech_levels_dbfs": [segment["level_dbfs"] for segment in speech],
+        "dtmf": merged(
+            [press.as_dict() for press in summary.telephone_events], in_band.get("dtmf", ())
+        ),
+        "dtmf_dropped": summary.telephone_events_dropped + in_band.get("dtmf_dropped", 0),
     }
-    told = {recorder: _RECORDING_RESULTS, "vad": {"speech"}}
+    told = {recorder: _RECORDING_RESULTS, "vad": {"speech"}, "dtmf": {"dtmf", "dtmf_dropped"}}
     for name, result in results.items():
         further = {key: value for key, value in result.items() if key not in told.get(name, ())}
         if further:
@@ -144,11 +152,14 @@ def track_entry(
     return entry
 
 
-def _main_codec(payload_types: Mapping[int, int]) -> str:
-    """Return the name of the codec of most packets."""
+def _main_codec(summary: TrackSummary) -> str:
+    """Return the name of the codec of most packets that are no telephone-events."""
     packets: Counter[str] = Counter()
-    for number, n in payload_types.items():
-        packets[codec_name(number)] += n
+    for number, n in summary.payload_types.items():
+        if number not in summary.telephone_event_types:
+            packets[codec_name(number)] += n
+    if not packets and summary.telephone_event_types:
+        return TELEPHONE_EVENT
     return packets.most_common(1)[0][0] if packets else "unknown"
 
 

@@ -16,13 +16,17 @@ from pipeline.jitter import JitterBank
 from pipeline.playout import Playout
 from pipeline.quality import Statistics, codec_name
 from pipeline.straight import StraightWay
+from pipeline.telephone_events import NAME as TELEPHONE_EVENT
+from pipeline.telephone_events import TelephoneEvents
 from strep_kernel import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Mapping
 
     from pipeline.dispatch import Dispatcher
+    from pipeline.keypress import KeyPress
     from pipeline.packets import Packets, Released
+    from pipeline.telephone_events import OtherEvent
 
 MAX_SSRCS = 100
 """Sources per track that are remembered."""
@@ -57,11 +61,20 @@ class Counters:
 class Pipeline:
     """Jitter bank, playout and sinks of all tracks.
 
+    `telephone_events` maps the payload types of telephone-events to their clock in Hz, 101 to 8000
+    by default; with `learn_telephone_events` others are recognised by their shape.
+
     Not thread-safe: one caller, on the receive loop.
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, *, reorder_ms: float = 60, max_gap_s: float = 60
+        self,
+        dispatcher: Dispatcher,
+        *,
+        reorder_ms: float = 60,
+        max_gap_s: float = 60,
+        telephone_events: Mapping[int, int] | None = None,
+        learn_telephone_events: bool = False,
     ) -> None:
         self.dispatcher = dispatcher
         self.tracks: dict[int, Track] = {}
@@ -69,6 +82,12 @@ class Pipeline:
         self.bank = JitterBank(reorder_ms=reorder_ms)
         self.playout = Playout(max_gap_s=max_gap_s)
         self.statistics = Statistics()
+        self.telephone_events = TelephoneEvents(
+            self.playout,
+            self._tell,
+            payload_types=telephone_events,
+            learn=learn_telephone_events,
+        )
         self._ssrcs: dict[int, list[int]] = {}
         self._scratch = np.zeros(0, np.intp)
         kernel = load()
@@ -85,6 +104,7 @@ class Pipeline:
         for state in (self.playout, self.statistics):
             state.ensure(row + 1)
             state.renew(row)
+        self.telephone_events.open(row)
         if len(self._scratch) < self.bank.rows:
             self._scratch = np.zeros(self.bank.rows, np.intp)
         self._ssrcs[row] = [track.ssrc]
@@ -112,6 +132,7 @@ class Pipeline:
     def tick(self, now_ns: int) -> None:
         """Bring the passing of time: all packets that arrived before `now_ns` were pushed."""
         self._play(self.bank.tick(now_ns))
+        self.telephone_events.tick(now_ns)
         self.dispatcher.tick(now_ns)
 
     def idle_rows(self, before_ns: int) -> list[int]:
@@ -121,8 +142,10 @@ class Pipeline:
 
     def close(self, row: int, reason: CloseReason) -> None:
         """End a track: release what it holds and hand its summary to the sinks."""
-        track = self.tracks.pop(row)
+        track = self.tracks[row]
         self._play(self.bank.close(row))
+        self.telephone_events.close(row)
+        del self.tracks[row]
         summary = self.summary(row, reason)
         self.dispatcher.close(track, summary)
         self._emit("track_closed", track, {"reason": reason, "packets": summary.packets})
@@ -140,6 +163,7 @@ class Pipeline:
     def summary(self, row: int, reason: CloseReason) -> TrackSummary:
         """Return a track's figures as they are now."""
         bank, statistics, playout = self.bank, self.statistics, self.playout
+        events, event_types = self.telephone_events, self.telephone_events.payload_types(row)
         payload_types = statistics.by_payload_type(row)
         packets = sum(payload_types.values())
         late, duplicate = int(bank.late[row]), int(bank.duplicate[row])
@@ -153,7 +177,9 @@ class Pipeline:
             duplicate=duplicate,
             reordered=int(bank.reordered[row]),
             resets=int(bank.resets[row]),
-            unknown_payload=sum(n for t, n in payload_types.items() if t not in CODECS),
+            unknown_payload=sum(
+                n for t, n in payload_types.items() if t not in CODECS and t not in event_types
+            ),
             timestamp_gaps=int(playout.timestamp_gaps[row]),
             silence_samples=int(playout.silence_samples[row]),
             jitter_last_ms=float(statistics.jitter_ns[row]) / 1e6,
@@ -164,9 +190,17 @@ class Pipeline:
             duration_samples=int(playout.end[row]),
             sample_rate_hz=int(playout.rate_hz[row]),
             payload_types=payload_types,
-            codecs=tuple(dict.fromkeys(codec_name(t) for t in payload_types)),
+            codecs=tuple(
+                dict.fromkeys(
+                    TELEPHONE_EVENT if t in event_types else codec_name(t) for t in payload_types
+                )
+            ),
             ssrcs=tuple(self._ssrcs[row]),
             losses=tuple(playout.losses.get(row, ())),
+            telephone_event_types=tuple(sorted(event_types & payload_types.keys())),
+            telephone_events=events.presses(row),
+            telephone_events_dropped=events.dropped(row),
+            telephone_events_malformed=events.malformed(row),
         )
 
     def counters(self) -> Counters:
@@ -203,6 +237,11 @@ class Pipeline:
         for part in released:
             for block in self.playout.play(part):
                 self.dispatcher.write(block)
+            self.telephone_events.take(part)
+
+    def _tell(self, row: int, heard: KeyPress | OtherEvent) -> None:
+        track = self.tracks[row]
+        self.dispatcher.emit(heard.as_event(track))
 
     def _emit(self, kind: str, track: Track, data: dict[str, object]) -> None:
         self.dispatcher.emit(

@@ -98,6 +98,21 @@ class Playout(RowState):
             elif lost is not None:
                 self._postpone(part.rows, lost)
 
+    def position(self, row: int, timestamp: int | None, arrival_ns: int) -> int:
+        """Return where something stands that is no audio, on a track that has had audio.
+
+        Believed is its RTP timestamp as that of a frame would be; without one, or where it is not,
+        its arrival.
+        """
+        end, rate_hz = int(self.end[row]), int(self.rate_hz[row])
+        most = round(self.max_gap_s * rate_hz)
+        if timestamp is not None and row not in self._restarted:
+            gap = distance32(timestamp, int(self.next_timestamp[row]))
+            if -min(end, MAX_STEP_BACK_S * rate_hz) <= gap <= most:
+                return end + gap
+        late_ns = arrival_ns - int(self.next_arrival_ns[row])
+        return end + min(max(0, late_ns * rate_hz // 1_000_000_000), most)
+
     def _block(
         self,
         packets: Packets,

@@ -57,11 +57,14 @@ def analyze(
     *,
     reorder_ms: float = 60,
     max_gap_s: float = 60,
+    telephone_events: Mapping[int, int] | None = None,
+    learn_telephone_events: bool = False,
     progress: Callable[[float], None] | None = None,
 ) -> Report:
     """Read a capture to its end and return what it holds.
 
-    `progress` is told the fraction read. Raises `CaptureError` and `SinkError`.
+    `telephone_events` maps payload types to clocks, as in `Pipeline`. `progress` is told the
+    fraction read. Raises `CaptureError` and `SinkError`.
     """
     closed: list[tuple[Track, dict[str, Any]]] = []
 
@@ -76,6 +79,8 @@ def analyze(
         idle_timeout_s=IDLE_TIMEOUT_S,
         reorder_ms=reorder_ms,
         max_gap_s=max_gap_s,
+        telephone_events=telephone_events,
+        learn_telephone_events=learn_telephone_events,
     )
     batch = PacketBatch(slot_bytes=LARGE_SLOT_BYTES)
     with CaptureReader(capture) as reader:

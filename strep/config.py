@@ -2,12 +2,13 @@
 
 A setting has one key everywhere: `max_tracks` in the file, `STREP_MAX_TRACKS` in the environment
 (an empty variable counts as unset), `--max-tracks` on the command line. Whoever gives a setting
-replaces it whole, lists included. Two settings are lists:
+replaces it whole, lists included. Three settings are lists:
 
 - `media`, the UDP listeners. In the file `[[media]]` tables with the keys of `Listener`; as text
   `HOST:PORT[,call_leg_id=UUID,direction=inbound|outbound,leg=A|B]`.
 - `sink`, what is done with the audio. In the file `[[sink]]` tables, whose `name` names the sink
   and whose further keys are its options; as text `NAME[:key=value,...]`, or `none` for no sink.
+- `telephone_event_payload_types`, numbers or texts `NUMBER/CLOCK`, or `none`.
 
 The flag of a list is repeated; its variable separates the items by semicolons. A value inside a
 text can hold neither a comma nor, in the environment, a semicolon: such values need the file.
@@ -39,18 +40,23 @@ from pydantic import (
     model_validator,
 )
 
+from strep.control.parameters import Flag  # noqa: TC001 -- read by pydantic
 from strep.control.settings import AutoFork, ControlSettings, PortRange
 from strep.receive.gate import Network
 from strep.specs import (
     Address,
     ConfigError,
+    EventPayloadType,
     Listener,
     SinkSpec,
     as_address,
+    as_event_payload_type,
     as_listener,
     as_sink,
+    distinct_payload_types,
     fault,
     parse_address,
+    parse_event_payload_types,
     parse_sink,
     parse_sinks,
     unknown,
@@ -68,6 +74,7 @@ __all__ = [
     "SinkSpec",
     "load",
     "parse_address",
+    "parse_event_payload_types",
     "parse_sink",
     "parse_sinks",
 ]
@@ -99,6 +106,11 @@ def _as_list(value: object) -> object:
 def _as_sinks(value: object) -> object:
     items = _as_list(value)
     return parse_sinks(items) if isinstance(items, list | tuple) and "none" in items else items
+
+
+def _as_event_payload_types(value: object) -> object:
+    items = _as_list(value)
+    return [] if items == ["none"] else items
 
 
 def _as_address_or_none(value: object) -> Address | None:
@@ -220,6 +232,14 @@ class Settings(BaseModel):
     source_timeout_s: Annotated[float, between(0.0, 3_600)] = 1.0
     """Packets of a track from another address and port are dropped, unless nothing has come from
     its own for so long."""
+    telephone_event_payload_types: Annotated[
+        tuple[Annotated[EventPayloadType, PlainValidator(as_event_payload_type)], ...],
+        AfterValidator(distinct_payload_types),
+        BeforeValidator(_as_event_payload_types),
+    ] = (EventPayloadType(101),)
+    """RTP payload types of keys pressed as packets (RFC 4733); none (`none`) for not looking."""
+    learn_telephone_events: Flag = False
+    """Whether other dynamic payload types are taken for that where their packets look so."""
     tick_ms: Annotated[int, between(1, 100)] = 10
     """How often packets are drained and released."""
     receive_buffer_bytes: Annotated[int, between(65_536, 2**30)] = 32 * 2**20
@@ -292,7 +312,7 @@ def _toml(value: object) -> str:
         return "true" if value else "false"
     if isinstance(value, int | float):
         return repr(value)
-    if isinstance(value, tuple) and not isinstance(value, Address | PortRange):
+    if isinstance(value, tuple) and not isinstance(value, Address | PortRange | EventPayloadType):
         return f"[{', '.join(map(_toml, value))}]"
     if isinstance(value, AutoFork):
         rule = value.model_dump(by_alias=True)

@@ -1,7 +1,8 @@
 """A picture of a recorded call: what both parties said when, and what the network lost.
 
 Needs matplotlib, which the extra `picture` brings. One lane per track on a common time axis: the
-waveform, bands behind it where the party speaks, and a tick for every lost packet.
+waveform, bands behind it where the party speaks, a tick for every lost packet, and the keys that
+were pressed.
 """
 
 from __future__ import annotations
@@ -72,6 +73,8 @@ class Lane:
     end_s: float
     speech_s: Sequence[tuple[float, float]]
     lost_s: Sequence[float]
+    keys_s: Sequence[tuple[float, str]] = ()
+    """Where keys were pressed, and which."""
 
 
 def draw_call(manifest_path: Path, out: Path) -> None:
@@ -152,6 +155,9 @@ def _lane(track: Mapping[str, Any], folder: Path) -> Lane:
         end_s=max(end_s, start_s + length_s),
         speech_s=[(offset_s + start, offset_s + end) for start, end in track["speech"]],
         lost_s=[offset_s + lost for lost in track.get("lost_at_s") or ()],
+        keys_s=[
+            (offset_s + press["start_s"], str(press["digit"])) for press in track.get("dtmf") or ()
+        ],
     )
 
 
@@ -217,6 +223,8 @@ def _draw_lane(axes: Axes, lane: Lane, loudest: float) -> None:
                 time_s, low / loudest, high / loudest, color=lane.colour, alpha=alpha, linewidth=0
             )
     axes.vlines(lane.lost_s, 0, 0.09, color=LOST, linewidth=1, transform=axes.get_xaxis_transform())
+    for start, digit in lane.keys_s:
+        axes.text(start, 0.86, digit, color=INK, fontsize=SMALL, clip_on=True)
 
 
 def _draw_time(axes: Axes, end_s: float, *, labelled: bool) -> None:

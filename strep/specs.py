@@ -69,6 +69,51 @@ def as_address(value: object) -> Address:
     return value if isinstance(value, Address) else parse_address(as_text(value, "HOST:PORT"))
 
 
+class EventPayloadType(NamedTuple):
+    """An RTP payload type of telephone-events (RFC 4733), and the clock of their durations."""
+
+    number: int
+    clock_hz: int = 8000
+
+    def __str__(self) -> str:
+        """`101`, or `110/48000` where the clock is not 8000: what is read back to an equal one."""
+        return f"{self.number}" if self.clock_hz == 8000 else f"{self.number}/{self.clock_hz}"
+
+
+def as_event_payload_type(value: object) -> EventPayloadType:
+    """Check for a payload type of telephone-events, as a number or the text of one."""
+    if isinstance(value, EventPayloadType):
+        return value
+    text = str(value) if isinstance(value, int | str) and not isinstance(value, bool) else ""
+    match = re.fullmatch(r"(?P<number>[0-9]{2,3})(?:/(?P<clock_hz>[0-9]{4,5}))?", text)
+    if match:
+        found = EventPayloadType(int(match["number"]), int(match["clock_hz"] or 8000))
+        if 35 <= found.number <= 127 and 8000 <= found.clock_hz <= 96_000:
+            return found
+    raise ValueError(
+        f"{shown(value)} is not a payload type of telephone-events: 35 to 127, "
+        "with /CLOCK where that is not 8000 (110/48000)"
+    )
+
+
+def distinct_payload_types(types: tuple[EventPayloadType, ...]) -> tuple[EventPayloadType, ...]:
+    """Check that no payload type stands there twice."""
+    for i, each in enumerate(types):
+        if each.number in {other.number for other in types[:i]}:
+            raise ValueError(f"{each.number} is listed twice")
+    return types
+
+
+def parse_event_payload_types(texts: Sequence[str]) -> tuple[EventPayloadType, ...]:
+    """Read payload types of telephone-events, or `none` alone. Raises ConfigError."""
+    if list(texts) == ["none"]:
+        return ()
+    try:
+        return distinct_payload_types(tuple(map(as_event_payload_type, texts)))
+    except ValueError as error:
+        raise ConfigError(f"--telephone-event-payload-types: {error}") from None
+
+
 def _as_uuid(value: object) -> UUID:
     try:
         return value if isinstance(value, UUID) else UUID(as_text(value, "a UUID"))

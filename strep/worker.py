@@ -70,6 +70,8 @@ class Worker:
             idle_timeout_s=settings.idle_timeout_s,
             reorder_ms=settings.reorder_ms,
             max_gap_s=settings.max_gap_s,
+            telephone_events=dict(settings.telephone_event_payload_types),
+            learn_telephone_events=settings.learn_telephone_events,
             unix_offset_ns=time.time_ns() - time.monotonic_ns(),
             admission=_admission(self._pending_leg_s),
             gate=GateSettings(

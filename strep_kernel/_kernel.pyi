@@ -34,3 +34,17 @@ def judge(
 def stage(
     stages: Columns, frames: Columns, n: int, samples: int, stage_samples: int, law: int, /
 ) -> int: ...
+def tones(
+    state: Columns,
+    frames: Columns,
+    over: Columns,
+    n: int,
+    samples: int,
+    shift: int,
+    hop: int,
+    hits: int,
+    pause_samples: int,
+    bridge_samples: int,
+    room: int,
+    /,
+) -> int: ...

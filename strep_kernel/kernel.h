@@ -43,5 +43,6 @@ FUNCTION(gather);
 FUNCTION(decode);
 FUNCTION(judge);
 FUNCTION(stage);
+FUNCTION(tones);
 
 #endif

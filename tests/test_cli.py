@@ -5,13 +5,17 @@ from __future__ import annotations
 import json
 import os
 import socket
+import struct
 import subprocess
 import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 from capturefile import datagram, ethernet, pcap
+from keytones import mu_law, silence, tone
 from loopback import Serve, free_port
+from wirecases import rtp
 
 from strep import __version__, cli
 from strep.media import packetize
@@ -85,6 +89,61 @@ def test_analyze_prints_json(capsys, capture, tmp_path):
     ):  # fmt: skip
         assert key in track
     assert len(list((tmp_path / "out").glob("*.json"))) == 1
+
+
+@pytest.fixture
+def keyed(tmp_path):
+    """Return a capture of 0.4 s of silence, the key 5 as an event, and the key 7 in the audio."""
+    packets = [rtp(b"\xff" * 160, sequence=n, timestamp=160 * n) for n in range(20)]
+    packets += [
+        rtp(struct.pack("!BBH", 5, end << 7, min(800, 160 * n)), payload_type=96,
+            sequence=19 + n, timestamp=3200)
+        for n, end in ((1, 0), (2, 0), (3, 0), (4, 0), (5, 1), (6, 1), (7, 1))
+    ]  # fmt: skip
+    audio = mu_law(np.concatenate([silence(100), tone("7", 60), silence(100)])).tobytes()
+    packets += [
+        rtp(audio[160 * n : 160 * n + 160], sequence=27 + n, timestamp=4000 + 160 * n)
+        for n in range(13)
+    ]
+    path = tmp_path / "keyed.pcap"
+    frames = [(i * 20_000_000, ethernet(datagram(p))) for i, p in enumerate(packets)]
+    path.write_bytes(pcap(frames))
+    return path
+
+
+@pytest.mark.parametrize(
+    "flags", [("--telephone-event-payload-types", "96"), ("--learn-telephone-events",)]
+)
+def test_analyze_tells_which_keys_were_pressed(capsys, keyed, flags):
+    _, out, _ = strep(capsys, "analyze", keyed, "--json", *flags)
+    (track,) = json.loads(out)["tracks"]
+    assert track["dtmf"] == [
+        {"digit": "5", "start_s": 0.4, "duration_ms": 100.0, "kind": "telephone-event"},
+        {"digit": "7", "start_s": 0.6, "duration_ms": 60.0, "kind": "in-band"},
+    ]
+    assert (track["dtmf_dropped"], track["unknown_payload"]) == (0, 0)
+    _, out, _ = strep(capsys, "analyze", keyed, *flags)
+    assert f"keys pressed: {track['call_leg_id'][:8]} A inbound: 57\n" in out
+
+
+def test_keys_are_events_in_the_log(capsys, keyed, tmp_path):
+    path = tmp_path / "events.jsonl"
+    flags = ("--learn-telephone-events", "--sink", "dtmf", "--sink", f"log:path={path}")
+    strep(capsys, "analyze", keyed, *flags)
+    events = [json.loads(line) for line in path.read_text().splitlines()]
+    assert [(e["event"], e["position_s"]) for e in events] == [
+        ("track_opened", 0.0),
+        ("dtmf", 0.4),
+        ("dtmf", 0.6),
+        ("track_closed", 0.76),
+    ]
+    assert [e["data"]["kind"] for e in events[1:3]] == ["telephone-event", "in-band"]
+
+
+def test_wrong_payload_type_is_said_in_one_line(capsys, capture):
+    code, _, err = strep(capsys, "analyze", capture, "--telephone-event-payload-types", "3")
+    assert code == 2
+    assert "'3' is not a payload type of telephone-events" in one_line(err)
 
 
 def test_analyze_of_a_cut_capture_keeps_what_came_before_and_says_so(capsys, capture):

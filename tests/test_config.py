@@ -43,6 +43,8 @@ allowed_sources = []
 new_tracks_per_s = 1000.0
 new_tracks_burst = 8192
 source_timeout_s = 1.0
+telephone_event_payload_types = ["101"]
+learn_telephone_events = false
 tick_ms = 10
 receive_buffer_bytes = 33554432
 slot_bytes = 576
@@ -77,6 +79,8 @@ allowed_sources = ["192.0.2.0/24", "2001:db8::/32"]
 new_tracks_per_s = 50.0
 new_tracks_burst = 100
 source_timeout_s = 0.5
+telephone_event_payload_types = ["96", "110/48000"]
+learn_telephone_events = true
 tick_ms = 5
 receive_buffer_bytes = 65536
 slot_bytes = 1600
@@ -187,6 +191,7 @@ def test_environment_sets_everything():
         "STREP_NEW_TRACKS_PER_S": "50",
         "STREP_NEW_TRACKS_BURST": "100",
         "STREP_SOURCE_TIMEOUT_S": "0.5",
+        "STREP_LEARN_TELEPHONE_EVENTS": "true",
         "STREP_TICK_MS": "5",
         "STREP_SLOT_BYTES": "1600",
         "STREP_RECEIVE_BUFFER_BYTES": "65536",
@@ -218,6 +223,7 @@ def test_environment_sets_everything():
         new_tracks_per_s=50.0,
         new_tracks_burst=100,
         source_timeout_s=0.5,
+        learn_telephone_events=True,
         tick_ms=5,
         slot_bytes=1600,
         receive_buffer_bytes=65536,
@@ -253,6 +259,21 @@ def test_no_sink(environment, flags):
     settings = load(None, environment, flags)
     assert settings.sinks == ()
     assert "\nsink = []\n" in settings.as_toml()
+
+
+@pytest.mark.parametrize(
+    ("environment", "flags", "expected"),
+    [
+        ({}, {}, ((101, 8000),)),
+        ({"STREP_TELEPHONE_EVENT_PAYLOAD_TYPES": "96;110/48000"}, {}, ((96, 8000), (110, 48_000))),
+        ({"STREP_TELEPHONE_EVENT_PAYLOAD_TYPES": "none"}, {}, ()),
+        ({}, {"telephone_event_payload_types": ["96"]}, ((96, 8000),)),
+        ({}, {"telephone_event_payload_types": ["none"]}, ()),
+    ],
+)
+def test_payload_types_of_telephone_events(environment, flags, expected):
+    settings = load(None, environment, flags)
+    assert settings.telephone_event_payload_types == expected
 
 
 def test_file_may_be_named_by_the_environment(toml):
@@ -312,6 +333,18 @@ def test_variables_that_others_set_under_our_prefix_are_left_alone():
         ('recordings = "a\\u0000b"', "recordings: 'a\\x00b' is not a folder"),
         ("recordings = 3", "recordings: 3 is not a folder"),
         ('log_format = "xml"', "log_format: 'xml' is not auto, console or json"),
+        ("learn_telephone_events = 3", "learn_telephone_events: 3 is not true or false"),
+        (
+            "telephone_event_payload_types = [101, 3]",
+            (
+                "telephone_event_payload_types[1]: 3 is not a payload type of telephone-events: "
+                "35 to 127, with /CLOCK where that is not 8000 (110/48000)"
+            ),
+        ),
+        (
+            'telephone_event_payload_types = [101, "101/16000"]',
+            "telephone_event_payload_types: 101 is listed twice",
+        ),
         ("log_level = 10", "log_level: 10 is not debug, info, warning or error"),
         ("media = 9000", "media: 9000 is not a list of tables or texts"),
         ("media = []", "media: the list is empty, but at least one listener is needed"),

@@ -119,6 +119,15 @@ def test_lost_packets_are_red_ticks(folder):
     assert np.array_equal(without[LOWER], with_losses[LOWER])
 
 
+def test_keys_stand_where_they_were_pressed(folder):
+    keys = [{"digit": "5", "start_s": 3.0}, {"digit": "#", "start_s": 7.0}]
+    without, with_keys = draw_both(folder), draw_both(folder, dtmf=keys)
+    marks = columns_that_differ(without, with_keys)
+    assert seconds(marks[0]) == pytest.approx(3.0, abs=0.05)
+    assert seconds(marks[-1]) == pytest.approx(7.1, abs=0.1)
+    assert np.array_equal(without[LOWER], with_keys[LOWER])
+
+
 def test_marks_count_from_the_start_of_the_track(folder):
     picture = draw_both(folder, offset_s=2.0, duration_s=8.0, lost_at_s=[5.0])
     assert seconds(np.flatnonzero(red(picture)[UPPER].any(axis=0)).mean()) == pytest.approx(

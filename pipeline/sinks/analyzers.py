@@ -10,7 +10,7 @@ from pipeline.sinks.base import Analyzer, Sink
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from pipeline.block import AudioBlock, Track, TrackSummary
+    from pipeline.block import AudioBlock, Event, Track, TrackSummary
 
 logger = logging.getLogger("pipeline.sinks")
 
@@ -54,6 +54,16 @@ class AnalyzerSink(Sink):
                     analyzer.feed(frame, position)
                 except Exception as error:  # noqa: BLE001 -- see open
                     self._switch_off(analyzer.track, error)
+
+    def event(self, event: Event) -> None:
+        """Tell the analyser of the event's track, if that is still open."""
+        analyzer = self._running.get(event.track.row)
+        if analyzer is not None:
+            try:
+                if analyzer.track == event.track:
+                    analyzer.event(event)
+            except Exception as error:  # noqa: BLE001 -- see open
+                self._switch_off(event.track, error)
 
     def close(self, track: Track, summary: TrackSummary) -> Mapping[str, Any] | None:
         """Return what the analyser found."""

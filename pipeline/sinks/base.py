@@ -88,6 +88,9 @@ class Analyzer(ABC):
         loss in between.
         """
 
+    def event(self, event: Event) -> None:
+        """Hear of an event of this track, such as `dtmf`; the analyser's own are among them."""
+
     def finish(self) -> Mapping[str, Any] | None:
         """End the track; return results for its manifest, ready for JSON."""
         return None

@@ -33,7 +33,18 @@ def add(commands: Any) -> None:
         "--sink",
         action="append",
         metavar="NAME[:key=value,...]",
-        help=f"{SINK_HELP} (default: vad, and with --out also wav)",
+        help=f"{SINK_HELP} (default: vad and dtmf, and with --out also wav)",
+    )
+    parser.add_argument(
+        "--telephone-event-payload-types",
+        action="append",
+        metavar="NUMBER[/CLOCK]",
+        help="payload type of keys pressed as packets (default 101), or none; repeat for several",
+    )
+    parser.add_argument(
+        "--learn-telephone-events",
+        action="store_true",
+        help="take other payload types for that where their packets look so",
     )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
@@ -41,16 +52,22 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Analyse a capture and print what it holds."""
     from strep.analyze import analyze  # noqa: PLC0415 -- other commands start without these
-    from strep.config import parse_sinks  # noqa: PLC0415
+    from strep.config import parse_event_payload_types, parse_sinks  # noqa: PLC0415
     from strep.sinks import make_sinks  # noqa: PLC0415
 
-    default = ["vad", "wav"] if arguments.out else ["vad"]
+    default = ["vad", "dtmf", "wav"] if arguments.out else ["vad", "dtmf"]
     specs = parse_sinks(default if arguments.sink is None else arguments.sink)
     sinks = make_sinks(specs, arguments.out or Path("recordings"))
+    event_types = arguments.telephone_event_payload_types
+    telephone_events = None if event_types is None else parse_event_payload_types(event_types)
     with progress() as bar:
         task = bar.add_task(f"reading {arguments.capture.name}", total=1.0)
         report = analyze(
-            arguments.capture, sinks, progress=lambda done: bar.update(task, completed=done)
+            arguments.capture,
+            sinks,
+            telephone_events=None if telephone_events is None else dict(telephone_events),
+            learn_telephone_events=arguments.learn_telephone_events,
+            progress=lambda done: bar.update(task, completed=done),
         )
     if report.cut:
         warn(report.cut)
@@ -65,6 +82,11 @@ def _print_report(report: Report) -> None:
         out.print(track_table(report.tracks))
     else:
         out.print("no audio tracks")
+    for track in report.tracks:
+        if track["dtmf"]:
+            digits = "".join(press["digit"] for press in track["dtmf"])
+            side = f"{str(track['call_leg_id'])[:8]} {track['leg']} {track['direction']}"
+            out.print(f"keys pressed: {side}: {digits}", highlight=False, soft_wrap=True)
     counts = ", ".join(f"{n} {reason}" for reason, n in report.datagrams.items() if n)
     out.print(f"datagrams: {counts or 'none'}", highlight=False)
     if report.skipped:

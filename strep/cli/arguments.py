@@ -9,8 +9,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
 SINK_HELP = (
-    "what is done with the audio: wav, vad, log, another installed sink, or package.module:Class; "
-    "repeat for several"
+    "what is done with the audio: wav, vad, dtmf, log, another installed sink, or "
+    "package.module:Class; repeat for several"
 )
 
 

@@ -92,7 +92,7 @@ def track_table(tracks: list[dict[str, Any]]) -> Table:
             "call leg": str(track["call_leg_id"])[:8],
             "side": f"{track['leg']} {track['direction']}",
             **({"from": track["source"]} if wide else {}),
-            "codec": track["codec"],
+            "codec": track["codec"].removeprefix("telephone-"),
             "duration": f"{track['duration_s']:.2f} s",
             "packets": track["packets"],
             "lost": track["lost"],

@@ -18,10 +18,9 @@ FLAGS = (
     "media", "http", "http_token_file", "http_tls_certificate", "http_tls_key", "recordings",
     "database", "keep_calls_days", "sink", "workers", "max_tracks", "idle_timeout_s",
     "drain_timeout_s", "reorder_ms", "max_gap_s", "allowed_sources", "tick_ms", "slot_bytes",
-    "receive_buffer_bytes",
-    "log_format", "log_level", "control_base_url", "control_media_target", "control_port_range",
-    "control_advertised_host", "control_webhook_public_key", "control_auto_fork",
-    "control_admission",
+    "receive_buffer_bytes", "log_format", "log_level", "telephone_event_payload_types",
+    "control_base_url", "control_media_target", "control_port_range", "control_advertised_host",
+    "control_webhook_public_key", "control_auto_fork", "control_admission",
 )  # fmt: skip
 """The settings that have a flag; all others of `control` are in the file or the environment."""
 
@@ -81,6 +80,12 @@ def add(commands: Any) -> None:
         action="append",
         metavar="NAME[:key=value,...]",
         help=f"{SINK_HELP} (default: wav and vad), or none",
+    )
+    settings.add_argument(
+        "--telephone-event-payload-types",
+        action="append",
+        metavar="NUMBER[/CLOCK]",
+        help="payload type of keys pressed as packets (default 101), or none; repeat for several",
     )
     settings.add_argument(
         "--workers",

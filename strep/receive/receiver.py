@@ -22,7 +22,7 @@ from strep.receive.tracks import NO_ROW, TrackTable
 from strep.wire import Direction, DropReason, Endpoint, Kind, Leg
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable
+    from collections.abc import Callable, Iterable, Mapping
 
     from numpy.typing import NDArray
 
@@ -78,13 +78,21 @@ class Receiver:
         idle_timeout_s: float = 120,
         reorder_ms: float = 60,
         max_gap_s: float = 60,
+        telephone_events: Mapping[int, int] | None = None,
+        learn_telephone_events: bool = False,
         unix_offset_ns: int = 0,
         admission: Admission | None = None,
         gate: GateSettings | None = None,
         on_opened: Callable[[Track], None] | None = None,
     ) -> None:
         self.table = TrackTable(max_tracks)
-        self.pipeline = Pipeline(dispatcher, reorder_ms=reorder_ms, max_gap_s=max_gap_s)
+        self.pipeline = Pipeline(
+            dispatcher,
+            reorder_ms=reorder_ms,
+            max_gap_s=max_gap_s,
+            telephone_events=telephone_events,
+            learn_telephone_events=learn_telephone_events,
+        )
         self.idle_timeout_ns = round(idle_timeout_s * 1e9)
         self.unix_offset_ns = unix_offset_ns
         self.read = 0

@@ -15,6 +15,7 @@ from wirecases import rtp, strep
 import strep_kernel
 from pipeline.dispatch import Dispatcher
 from pipeline.sinks.base import Sink
+from pipeline.sinks.dtmf import DtmfSink
 from pipeline.sinks.vad import VadSink
 from pipeline.sinks.wav import WavSink
 from strep.receive.receiver import Receiver
@@ -106,10 +107,12 @@ def outcome(packets, splits, folder):
         "recording": RecordingSink(),
         "levels": Levels(),
         "vad": VadSink(start_ms=20, stop_ms=100, pad_ms=10),
+        "dtmf": DtmfSink(minimum_ms=20),
         "wav": WavSink(directory=folder),
     }
     dispatcher = Dispatcher(
-        sinks, on_closed=lambda track, _, got: results.append((track.row, got.get("vad")))
+        sinks,
+        on_closed=lambda track, _, got: results.append((track.row, got["vad"], got["dtmf"])),
     )
     dispatcher.start()
     receiver = Receiver(dispatcher, max_tracks=12)

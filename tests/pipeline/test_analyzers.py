@@ -194,3 +194,42 @@ def test_frames_of_unknown_rows_are_nobodys(frames):
     sink.open(track(0))
     sink.write(block(frames or {9: (0, b"\x80")}))
     assert sink.close(track(0), SUMMARY) == {"peak": 0, "positions": []}
+
+
+class Keys(Analyzer):
+    def __init__(self, track: Track) -> None:
+        super().__init__(track)
+        self.digits = ""
+
+    def feed(self, pcm: np.ndarray, position: int) -> None:
+        pass
+
+    def event(self, event: Event) -> None:
+        if event.kind == "dtmf":
+            self.digits += event.data["digit"]
+
+    def finish(self) -> dict[str, str]:
+        return {"digits": self.digits}
+
+
+def test_events_are_told_to_the_analyser_of_their_track() -> None:
+    sink = AnalyzerSink(Keys)
+    sink.open(track(0))
+    sink.open(track(1))
+    sink.event(Event("dtmf", track(0), 0, 8000, {"digit": "5"}))
+    sink.event(Event("dtmf", track(1), 0, 8000, {"digit": "6"}))
+    sink.event(Event("dtmf", dataclasses.replace(track(0), generation=7), 0, 8000, {"digit": "7"}))
+    sink.event(Event("dtmf", track(9), 0, 8000, {"digit": "8"}))
+    assert sink.close(track(0), SUMMARY) == {"digits": "5"}
+    assert sink.close(track(1), SUMMARY) == {"digits": "6"}
+
+
+def test_analyser_that_raises_at_an_event_is_switched_off(
+    caplog: pytest.LogCaptureFixture,
+) -> None:
+    sink = AnalyzerSink(Keys)
+    sink.open(track(0))
+    sink.event(Event("dtmf", track(0), 0, 8000, {}))
+    assert sink.errors == 1
+    assert "Keys raised and is switched off" in caplog.text
+    assert sink.close(track(0), SUMMARY) is None

@@ -7,6 +7,7 @@ from uuid import UUID
 import pytest
 
 from pipeline.block import Track, TrackSummary
+from pipeline.keypress import KeyPress
 from pipeline.manifest import add_track, track_entry
 
 INBOUND = Track(
@@ -108,6 +109,8 @@ def test_entry_tells_all_of_a_track():
         "offset_s": 0.03,
         "speech": [[0.5, 1.25], [2.0, 3.0]],
         "speech_levels_dbfs": [-23.5, -30.0],
+        "dtmf": [],
+        "dtmf_dropped": 0,
         "vad": {"speech_ratio": 0.175},
         "package.module:Tones": {"tones": 3},
     }
@@ -141,6 +144,37 @@ def test_entry_says_why_nothing_was_recorded():
 def test_codec_is_that_of_most_packets(payload_types, codec):
     summary = dataclasses.replace(SUMMARY, payload_types=payload_types)
     assert track_entry(INBOUND, summary, {})["codec"] == codec
+
+
+def test_telephone_events_are_no_codec_beside_another():
+    summary = dataclasses.replace(
+        SUMMARY, payload_types={0: 3, 101: 9}, telephone_event_types=(101,)
+    )
+    assert track_entry(INBOUND, summary, {})["codec"] == "PCMU"
+    summary = dataclasses.replace(summary, payload_types={101: 9})
+    assert track_entry(INBOUND, summary, {})["codec"] == "telephone-event"
+
+
+def test_keys_are_listed_once_however_they_came():
+    summary = dataclasses.replace(
+        SUMMARY,
+        telephone_events=(
+            KeyPress("1", "telephone-event", 8000, 800, 8000),
+            KeyPress("2", "telephone-event", 24_000, 800, 8000),
+        ),
+        telephone_events_dropped=3,
+    )
+    tones = [
+        {"digit": "1", "start_s": 0.98, "duration_ms": 40.0, "kind": "in-band"},
+        {"digit": "9", "start_s": 2.0, "duration_ms": 50.0, "kind": "in-band"},
+    ]
+    entry = track_entry(INBOUND, summary, {"dtmf": {"dtmf": tones, "dtmf_dropped": 1}})
+    assert entry["dtmf"] == [
+        {"digit": "1", "start_s": 1.0, "duration_ms": 100.0, "kind": "telephone-event"},
+        {"digit": "9", "start_s": 2.0, "duration_ms": 50.0, "kind": "in-band"},
+        {"digit": "2", "start_s": 3.0, "duration_ms": 100.0, "kind": "telephone-event"},
+    ]
+    assert entry["dtmf_dropped"] == 4
 
 
 def test_ssrc_is_the_tracks_own_where_the_summary_has_none():

@@ -1,4 +1,4 @@
-"""A real daemon records what the simulator sends: every sample is where the log says."""
+"""A real daemon records what the simulator sends: every sample where the log says, every key."""
 
 from __future__ import annotations
 
@@ -46,3 +46,5 @@ def test_recordings_hold_what_was_sent_less_what_was_dropped(tmp_path):
         recorded = channel[round(track["offset_s"] * rate_hz) :]
         assert difference(expected_audio(log), recorded) is None, log.direction
         assert len(expected_audio(log).pieces) == 2
+        keys = "".join(press["digit"] for press in track["dtmf"])
+        assert keys == ("1#" if log.direction == "inbound" else "")
