@@ -251,6 +251,32 @@ class Event:
 
 
 @dataclass(frozen=True, slots=True)
+class Timeline:
+    """What came of a track over time: point i begins i * `interval_s` behind its opening.
+
+    Behind the last point nothing came any more.
+    """
+
+    interval_s: float
+    packets: tuple[int, ...]
+    """Packets that came, duplicates and late ones included; 65,535 may stand for more."""
+    lost: tuple[int, ...]
+    """Packets that were given up, like `packets`."""
+    jitter_ms: tuple[float, ...]
+    """Interarrival jitter at the end of the interval, or the greatest such of its parts, in tenths
+    of a millisecond; 0 where nothing came."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for `json.dumps`."""
+        return {
+            "interval_s": self.interval_s,
+            "packets": list(self.packets),
+            "lost": list(self.lost),
+            "jitter_ms": list(self.jitter_ms),
+        }
+
+
+@dataclass(frozen=True, slots=True)
 class TrackSummary:
     """The figures of a finished (or, on request, of a running) track."""
 
@@ -293,6 +319,33 @@ class TrackSummary:
     """The last sources that fed the track, in their order (at most 100)."""
     losses: tuple[tuple[int, int], ...]
     """(position in samples, packets) of each loss, the first 1,000 of them."""
+    loss_runs: int = 0
+    """Runs of packets lost one after the other."""
+    longest_loss: int = 0
+    """Packets in the longest of them."""
+    bursts: int = 0
+    """Bursts of loss by RFC 3611 section 4.7.2, see `JitterBank.burst_totals`."""
+    burst_packets: int = 0
+    """Packets in these bursts, lost or not."""
+    burst_lost: int = 0
+    drift_ppm: float | None = None
+    """How much faster than the receiver's the sender's clock runs; None where it is not known."""
+    mouth_to_ear_ms: float = 0.0
+    """One-way delay that the E-model is told."""
+    timeline: Timeline | None = None
+    """None while the track is open."""
+    rtcp: Mapping[str, Any] | None = None
+    """What RTCP told of the track, ready for JSON; None while it is open, and without any."""
+
+    @property
+    def expected(self) -> int:
+        """Packets that were sent, as far as can be told: released and lost ones."""
+        return self.released + self.lost
+
+    @property
+    def loss_ratio(self) -> float:
+        """Fraction of the expected packets that were given up, those that came late included."""
+        return self.lost / max(1, self.expected)
 
     @property
     def duration_s(self) -> float:

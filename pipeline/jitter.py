@@ -43,6 +43,10 @@ MAX_MISORDER = 100
 PROBATION_NS = 10_000_000_000
 """How long a packet on probation waits for the one that continues it."""
 
+MIN_GAP = 16
+"""Packets received between two losses of different bursts: Gmin of RFC 3611 section 4.7.2."""
+
+_NONE = -1
 _ONE = np.uint64(1)
 _NEVER = np.iinfo(np.int64).max
 
@@ -76,6 +80,14 @@ class JitterBank(RowState):
         "duplicate": (np.int64, 0),
         "reordered": (np.int64, 0),
         "resets": (np.int64, 0),
+        "loss_runs": (np.int32, 0),
+        "longest_loss": (np.int32, 0),
+        "loss_end": (np.int32, _NONE),
+        "open_burst_packets": (np.int32, 0),
+        "open_burst_lost": (np.int32, 0),
+        "bursts": (np.int32, 0),
+        "burst_packets": (np.int32, 0),
+        "burst_lost": (np.int32, 0),
     }
     next_sequence: NDArray[np.int64]
     """Sequence number that is due, 0 to 65535."""
@@ -91,6 +103,19 @@ class JitterBank(RowState):
     duplicate: NDArray[np.int64]
     reordered: NDArray[np.int64]
     resets: NDArray[np.int64]
+    loss_runs: NDArray[np.int32]
+    """Runs of packets lost one after the other."""
+    longest_loss: NDArray[np.int32]
+    """Packets in the longest of them."""
+    loss_end: NDArray[np.int32]
+    """Sequence number behind the last run, -1 without one in this sequence."""
+    open_burst_packets: NDArray[np.int32]
+    """Packets from the first to the last lost one of what may still grow, as `open_burst_lost`."""
+    open_burst_lost: NDArray[np.int32]
+    bursts: NDArray[np.int32]
+    """Bursts that are over, see `burst_totals`; their packets, and the lost ones of these."""
+    burst_packets: NDArray[np.int32]
+    burst_lost: NDArray[np.int32]
 
     def __init__(self, *, reorder_ms: float = 60, max_held: int = 16_384) -> None:
         super().__init__()
@@ -122,6 +147,20 @@ class JitterBank(RowState):
     def on_probation(self) -> int:
         """Packets that may begin a new sequence."""
         return len(self._probation)
+
+    def burst_totals(self, row: int) -> tuple[int, int, int]:
+        """Return a track's bursts, the packets in them, and how many of these were lost.
+
+        RFC 3611 section 4.7.2: a burst begins and ends with a lost packet, and fewer than `MIN_GAP`
+        packets were received between any two losses in it. A single loss that stands alone is none.
+        Late packets count as lost.
+        """
+        is_burst = int(self.open_burst_lost[row]) > 1
+        return (
+            int(self.bursts[row]) + is_burst,
+            int(self.burst_packets[row]) + is_burst * int(self.open_burst_packets[row]),
+            int(self.burst_lost[row]) + is_burst * int(self.open_burst_lost[row]),
+        )
 
     def open(self, row: int, *, ssrc: int, sequence: int) -> None:
         """Begin a track whose first packet is about to be pushed."""
@@ -300,9 +339,35 @@ class JitterBank(RowState):
         """Step over packets that are given up; the caller moves `ahead`."""
         self.lost[rows] += missing
         self.lost_total += int(missing.sum())
+        self._count_runs(rows, missing)
         self.next_sequence[rows] = (self.next_sequence.take(rows) + missing) & 0xFFFF
         shift = np.minimum(missing, WINDOW - 1).astype(np.uint64)
         self.behind[rows] = np.where(missing < WINDOW, self.behind.take(rows) << shift, 0)
+
+    def _count_runs(self, rows: NDArray[np.intp], missing: NDArray[np.int64]) -> None:
+        """Count runs of losses and join them to bursts, before the sequence steps over them."""
+        if not missing.all():
+            rows, missing = rows[missing > 0], missing[missing > 0]
+        lost = missing.astype(np.int32)
+        due = self.next_sequence.take(rows).astype(np.int32)
+        self.loss_runs[rows] += 1
+        self.longest_loss[rows] = np.maximum(self.longest_loss.take(rows), lost)
+        end = self.loss_end.take(rows)
+        # where a loss follows exactly a turn of the sequence later, it counts as of the same burst
+        received = due - end & 0xFFFF
+        goes_on = (end != _NONE) & (received < MIN_GAP)
+        over = rows[~goes_on]
+        is_burst = self.open_burst_lost.take(over) > 1
+        self.bursts[over] += is_burst
+        self.burst_packets[over] += self.open_burst_packets.take(over) * is_burst
+        self.burst_lost[over] += self.open_burst_lost.take(over) * is_burst
+        open_packets, open_lost = (
+            self.open_burst_packets.take(rows),
+            self.open_burst_lost.take(rows),
+        )
+        self.open_burst_packets[rows] = np.where(goes_on, open_packets + received, 0) + lost
+        self.open_burst_lost[rows] = np.where(goes_on, open_lost, 0) + lost
+        self.loss_end[rows] = due + lost & 0xFFFF
 
     def _close_holes(self, rows: NDArray[np.intp], released: list[Released]) -> None:
         """Close all holes of these tracks now."""
@@ -343,6 +408,7 @@ class JitterBank(RowState):
         self.ssrc[row] = ssrc
         self.next_sequence[row] = first.packet.sequence[0]
         self.behind[row] = 0
+        self.loss_end[row] = _NONE
         self.resets[row] += 1
         self.resets_total += 1
         self._release_alone(first.packet, released, restarted=True)

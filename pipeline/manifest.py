@@ -7,6 +7,7 @@
       "call": {<what is known of the call>},
       "earlier": [{"recording": "<file name>", "started_at": "...", "ended_at": "..."}, ...],
       "recordings": ["<file name>", ...],
+      "quality": {<as of call_quality>},
       "tracks": [<as of track_entry>, ...]
     }
 
@@ -24,6 +25,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.quality import codec_name
 from pipeline.utc import rfc3339
+from pipeline.verdict import call_quality, track_quality
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -78,6 +80,7 @@ def add_track(
         "call": call or before.get("call"),
         "earlier": others or before.get("earlier"),
         "recordings": recordings,
+        "quality": _call_quality(tracks),
         "tracks": tracks,
     }
     manifest = {key: value for key, value in manifest.items() if value is not None}
@@ -93,7 +96,9 @@ def track_entry(
 
     `recording`, `channel` and `offset_s` come from the first sink with a recording (None where
     there is none), `speech` and `speech_levels_dbfs` from the sink `vad` (empty without it);
-    whatever else the sinks returned stands under their names.
+    whatever else the sinks returned stands under their names. `quality` is that of
+    `pipeline.verdict`, `rtcp` that of `pipeline.reports`, there where any came, and `timeline` is
+    there once the track is closed.
     """
     recorder = next((name for name, result in results.items() if "manifest" in result), None)
     recorded = results[recorder] if recorder else {}
@@ -127,6 +132,8 @@ def track_entry(
         "jitter_last_ms": round(summary.jitter_last_ms, 3),
         "jitter_mean_ms": round(summary.jitter_mean_ms, 3),
         "jitter_max_ms": round(summary.jitter_max_ms, 3),
+        "drift_ppm": None if summary.drift_ppm is None else round(summary.drift_ppm, 1),
+        "quality": track_quality(summary),
         "sample_rate_hz": summary.sample_rate_hz,
         "duration_s": summary.duration_s,
         "lost_at_s": [position / summary.sample_rate_hz for position, _ in summary.losses],
@@ -136,12 +143,21 @@ def track_entry(
         "speech": [[segment["start_s"], segment["end_s"]] for segment in speech],
         "speech_levels_dbfs": [segment["level_dbfs"] for segment in speech],
     }
+    if summary.timeline is not None:
+        entry["timeline"] = summary.timeline.as_json()
+    if summary.rtcp is not None:
+        entry["rtcp"] = dict(summary.rtcp)
     told = {recorder: _RECORDING_RESULTS, "vad": {"speech"}}
     for name, result in results.items():
         further = {key: value for key, value in result.items() if key not in told.get(name, ())}
         if further:
             entry.setdefault(name, further)
     return entry
+
+
+def _call_quality(tracks: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return the quality of a call; None where an older version began its manifest."""
+    return call_quality(tracks) if all("quality" in track for track in tracks) else None
 
 
 def _main_codec(payload_types: Mapping[int, int]) -> str:

@@ -5,17 +5,20 @@ One object for all tracks. The caller says which row a packet belongs to, and wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.block import CloseReason, Event, Track, TrackSummary
 from pipeline.codecs import CODECS
+from pipeline.distributions import Distributions
 from pipeline.jitter import JitterBank
 from pipeline.playout import Playout
 from pipeline.quality import Statistics, codec_name
+from pipeline.reports import Reports
 from pipeline.straight import StraightWay
+from pipeline.timeline import Timelines
 from strep_kernel import load
 
 if TYPE_CHECKING:
@@ -61,7 +64,12 @@ class Pipeline:
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, *, reorder_ms: float = 60, max_gap_s: float = 60
+        self,
+        dispatcher: Dispatcher,
+        *,
+        reorder_ms: float = 60,
+        max_gap_s: float = 60,
+        mouth_to_ear_ms: float = 0.0,
     ) -> None:
         self.dispatcher = dispatcher
         self.tracks: dict[int, Track] = {}
@@ -69,6 +77,11 @@ class Pipeline:
         self.bank = JitterBank(reorder_ms=reorder_ms)
         self.playout = Playout(max_gap_s=max_gap_s)
         self.statistics = Statistics()
+        self.timelines = Timelines(self.statistics, self.bank)
+        self.reports = Reports()
+        self.distributions = Distributions()
+        """Of the tracks that were closed."""
+        self.mouth_to_ear_ms = mouth_to_ear_ms
         self._ssrcs: dict[int, list[int]] = {}
         self._scratch = np.zeros(0, np.intp)
         kernel = load()
@@ -78,13 +91,18 @@ class Pipeline:
             else StraightWay(kernel, self.bank, self.statistics, self.playout)
         )
 
-    def open(self, track: Track, *, sequence: int) -> None:
-        """Begin a track on its row, before its first packet, of this sequence number."""
+    def open(self, track: Track, *, sequence: int, timestamp: int = -1) -> None:
+        """Begin a track on its row, before its first packet, of this sequence number.
+
+        `timestamp` is that packet's, where it is known.
+        """
         row = track.row
         self.bank.open(row, ssrc=track.ssrc, sequence=sequence)
         for state in (self.playout, self.statistics):
             state.ensure(row + 1)
             state.renew(row)
+        self.statistics.first_timestamp[row] = timestamp
+        self.timelines.open(row, track.opened_ns)
         if len(self._scratch) < self.bank.rows:
             self._scratch = np.zeros(self.bank.rows, np.intp)
         self._ssrcs[row] = [track.ssrc]
@@ -94,6 +112,8 @@ class Pipeline:
 
     def push(self, packets: Packets) -> None:
         """Take packets of open tracks in order of arrival."""
+        if len(packets) and packets.arrival_ns[-1] >= self.timelines.due_ns:
+            packets = self._push_until_due(packets)
         if not len(packets):
             return
         if self._straight is not None and not self.bank.is_crowded:
@@ -112,6 +132,7 @@ class Pipeline:
     def tick(self, now_ns: int) -> None:
         """Bring the passing of time: all packets that arrived before `now_ns` were pushed."""
         self._play(self.bank.tick(now_ns))
+        self.timelines.sample(now_ns)
         self.dispatcher.tick(now_ns)
 
     def idle_rows(self, before_ns: int) -> list[int]:
@@ -123,7 +144,8 @@ class Pipeline:
         """End a track: release what it holds and hand its summary to the sinks."""
         track = self.tracks.pop(row)
         self._play(self.bank.close(row))
-        summary = self.summary(row, reason)
+        summary = self._final_summary(track, reason)
+        self.distributions.add(summary)
         self.dispatcher.close(track, summary)
         self._emit("track_closed", track, {"reason": reason, "packets": summary.packets})
         del self._ssrcs[row]
@@ -131,7 +153,7 @@ class Pipeline:
     def trim(self) -> None:
         """Give back memory of rows that are not in use any more."""
         rows = max(self.tracks, default=-1) + 1
-        for state in (self.bank, self.statistics, self.playout):
+        for state in (self.bank, self.statistics, self.playout, self.timelines):
             state.trim(rows)
         if self._straight is not None:
             self._straight.unbind()
@@ -143,6 +165,7 @@ class Pipeline:
         payload_types = statistics.by_payload_type(row)
         packets = sum(payload_types.values())
         late, duplicate = int(bank.late[row]), int(bank.duplicate[row])
+        bursts, burst_packets, burst_lost = bank.burst_totals(row)
         return TrackSummary(
             reason=reason,
             packets=packets,
@@ -167,7 +190,17 @@ class Pipeline:
             codecs=tuple(dict.fromkeys(codec_name(t) for t in payload_types)),
             ssrcs=tuple(self._ssrcs[row]),
             losses=tuple(playout.losses.get(row, ())),
+            loss_runs=int(bank.loss_runs[row]),
+            longest_loss=int(bank.longest_loss[row]),
+            bursts=bursts,
+            burst_packets=burst_packets,
+            burst_lost=burst_lost,
+            mouth_to_ear_ms=self.mouth_to_ear_ms,
         )
+
+    def is_fed_by(self, row: int, ssrc: int) -> bool:
+        """Tell whether an open track was fed by this source lately."""
+        return ssrc in self._ssrcs.get(row, ())
 
     def counters(self) -> Counters:
         """Return the totals."""
@@ -186,6 +219,26 @@ class Pipeline:
             timestamp_gaps=self.playout.timestamp_gaps_total,
             silence_samples=self.playout.silence_samples_total,
         )
+
+    def _push_until_due(self, packets: Packets) -> Packets:
+        """Push what came before the timelines' samples that are due; return the rest."""
+        while len(packets) and packets.arrival_ns[-1] >= (due_ns := self.timelines.due_ns):
+            before = int((packets.arrival_ns >= due_ns).argmax())
+            self.push(packets.take(np.arange(before)))
+            packets = packets.take(np.arange(before, len(packets)))
+            self.timelines.sample(int(packets.arrival_ns[0]))
+        return packets
+
+    def _final_summary(self, track: Track, reason: CloseReason) -> TrackSummary:
+        """Return the figures of a track that is being closed, with what is told in the end."""
+        row, statistics = track.row, self.statistics
+        rtcp = self.reports.close(
+            row,
+            first_ssrc=track.ssrc,
+            first_timestamp=int(statistics.first_timestamp[row]),
+            clock_rate_hz=statistics.clock_rate_hz(row),
+        )
+        return replace(self.summary(row, reason), timeline=self.timelines.close(row), rtcp=rtcp)
 
     def _count_restarts(self, released: Iterable[Released]) -> None:
         """Count the packets that were on probation and now begin a new sequence."""

@@ -178,6 +178,8 @@ class Settings(BaseModel):
     """How long what stands behind a missing packet waits for it."""
     max_gap_s: Annotated[float, between(1.0, 86_400)] = 60.0
     """Longest silence that one gap in the timestamps inserts; a longer one is not believed."""
+    mouth_to_ear_ms: Annotated[float, between(0.0, 10_000)] = 0.0
+    """One-way delay of the calls, for their MOS: the media that is received does not tell it."""
     tick_ms: Annotated[int, between(1, 100)] = 10
     """How often packets are drained and released."""
     receive_buffer_bytes: Annotated[int, between(65_536, 2**30)] = 32 * 2**20

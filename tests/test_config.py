@@ -33,6 +33,7 @@ max_tracks = 16384
 idle_timeout_s = 120.0
 reorder_ms = 60
 max_gap_s = 60.0
+mouth_to_ear_ms = 0.0
 tick_ms = 10
 receive_buffer_bytes = 33554432
 slot_bytes = 576
@@ -59,6 +60,7 @@ max_tracks = 100
 idle_timeout_s = 12.5
 reorder_ms = 0
 max_gap_s = 10.0
+mouth_to_ear_ms = 150.0
 tick_ms = 5
 receive_buffer_bytes = 65536
 slot_bytes = 1600
@@ -165,6 +167,7 @@ def test_environment_sets_everything():
         "STREP_IDLE_TIMEOUT_S": "12.5",
         "STREP_REORDER_MS": "0",
         "STREP_MAX_GAP_S": "10",
+        "STREP_MOUTH_TO_EAR_MS": "150",
         "STREP_TICK_MS": "5",
         "STREP_SLOT_BYTES": "1600",
         "STREP_RECEIVE_BUFFER_BYTES": "65536",
@@ -192,6 +195,7 @@ def test_environment_sets_everything():
         idle_timeout_s=12.5,
         reorder_ms=0,
         max_gap_s=10.0,
+        mouth_to_ear_ms=150.0,
         tick_ms=5,
         slot_bytes=1600,
         receive_buffer_bytes=65536,
@@ -258,7 +262,8 @@ def test_variables_that_others_set_under_our_prefix_are_left_alone():
             (
                 "unknown key 'zzz'; known are control, database, http, http_token_file, "
                 "idle_timeout_s, log_format, log_level, max_gap_s, max_tracks, media, "
-                "receive_buffer_bytes, recordings, reorder_ms, sink, slot_bytes, tick_ms, workers"
+                "mouth_to_ear_ms, receive_buffer_bytes, recordings, reorder_ms, sink, slot_bytes, "
+                "tick_ms, workers"
             ),
         ),
         ("sinks = []", "unknown key 'sinks'; did you mean sink?"),

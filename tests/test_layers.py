@@ -13,6 +13,7 @@ MODULES = sorted(p for package in ("strep", "pipeline") for p in (ROOT / package
 
 KNOWS_PIPELINE = {
     "strep/receive/receiver.py",  # hands packets on
+    "strep/receive/rtcp.py",  # tells it of reports
     "strep/worker.py",  # puts everything together, live
     "strep/workerprocess.py",  # only the sinks' error, to say it
     "strep/tracknews.py",  # what there is to say of a track

@@ -16,6 +16,7 @@ from pipeline.block import CloseReason, Track
 from pipeline.packets import Packets
 from pipeline.pipeline import Pipeline
 from strep.receive.heap import trim_heap
+from strep.receive.rtcp import RtcpListener
 from strep.receive.tracks import NO_ROW, TrackTable
 from strep.wire import Direction, DropReason, Endpoint, Kind, Leg
 
@@ -67,11 +68,18 @@ class Receiver:
         reorder_ms: float = 60,
         max_gap_s: float = 60,
         unix_offset_ns: int = 0,
+        mouth_to_ear_ms: float = 0.0,
         admission: Admission | None = None,
         on_opened: Callable[[Track], None] | None = None,
     ) -> None:
         self.table = TrackTable(max_tracks)
-        self.pipeline = Pipeline(dispatcher, reorder_ms=reorder_ms, max_gap_s=max_gap_s)
+        self.pipeline = Pipeline(
+            dispatcher,
+            reorder_ms=reorder_ms,
+            max_gap_s=max_gap_s,
+            mouth_to_ear_ms=mouth_to_ear_ms,
+        )
+        self.rtcp = RtcpListener(self.pipeline, self.table, flow_ids, unix_offset_ns=unix_offset_ns)
         self.idle_timeout_ns = round(idle_timeout_s * 1e9)
         self.unix_offset_ns = unix_offset_ns
         self.read = 0
@@ -134,10 +142,28 @@ class Receiver:
     def _take(self, batch: PacketBatch) -> None:
         if not batch.count:
             return
+        is_ordinary = batch.parse()
+        self._take_rtp(batch, is_ordinary=is_ordinary)
+        if not is_ordinary:
+            # last, so that what came with them has opened their tracks
+            self._hear_rtcp(batch)
+
+    def _hear_rtcp(self, batch: PacketBatch) -> None:
+        slots = np.flatnonzero(batch.reason[: batch.count] == DropReason.RTCP)
+        if not len(slots):
+            return
+        side, leg_id = batch.side[slots], batch.call_leg_id[:, slots]
+        plain = np.flatnonzero(batch.kind[slots] != Kind.STREP)
+        numbers = batch.binding[slots[plain]]
+        leg_id[:, plain] = self._bindings.leg_id[:, numbers]
+        side[plain] = self._bindings.side[numbers]
+        self.rtcp.hear(batch, slots, leg_id, side)
+
+    def _take_rtp(self, batch: PacketBatch, *, is_ordinary: bool) -> None:
         n = batch.count
         which: NDArray[np.intp] | None = None
         side, leg_id = batch.side[:n], batch.call_leg_id[:, :n]
-        if not batch.parse():
+        if not is_ordinary:
             reason = batch.reason[:n]
             self._dropped += np.bincount(reason, minlength=len(DropReason))
             which = np.flatnonzero(reason == DropReason.ACCEPTED)
@@ -264,7 +290,9 @@ class Receiver:
             destination=_endpoint_text(batch.destination[slot].tobytes()),
             ssrc=int(batch.ssrc[slot]),
         )
-        self.pipeline.open(track, sequence=int(batch.sequence[slot]))
+        self.pipeline.open(
+            track, sequence=int(batch.sequence[slot]), timestamp=int(batch.timestamp[slot])
+        )
         self.tracks_opened += 1
         if self._on_opened is not None:
             self._on_opened(track)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import asdict, replace
+from unittest.mock import ANY
 
 import numpy as np
 import pytest
@@ -192,6 +193,15 @@ def test_summary_of_a_plain_track():
         "codecs": ("PCMU",),
         "ssrcs": (1,),
         "losses": (),
+        "loss_runs": 0,
+        "longest_loss": 0,
+        "bursts": 0,
+        "burst_packets": 0,
+        "burst_lost": 0,
+        "drift_ppm": None,
+        "mouth_to_ear_ms": 0.0,
+        "timeline": {"interval_s": 1.0, "packets": (3,), "lost": (0,), "jitter_ms": (0.0,)},
+        "rtcp": None,
     }
 
 
@@ -236,6 +246,15 @@ def test_summary_of_a_track_to_which_everything_happened():
         "codecs": ("PCMU", "PCMA", "unknown"),
         "ssrcs": (1,),
         "losses": ((480, 1),),
+        "loss_runs": 2,
+        "longest_loss": 1,
+        "bursts": 1,
+        "burst_packets": 6,
+        "burst_lost": 2,
+        "drift_ppm": None,
+        "mouth_to_ear_ms": 0.0,
+        "timeline": {"interval_s": 1.0, "packets": (10,), "lost": (2,), "jitter_ms": (ANY,)},
+        "rtcp": None,
     }
     assert street.frames == [
         (0, 0, 0, 0),
