@@ -33,6 +33,9 @@ class Report:
     capture: str
     datagrams: dict[str, int] = field(default_factory=dict)
     """Datagrams by what became of them, `accepted` or the reason why not."""
+    rtcp: dict[str, int] = field(default_factory=dict)
+    """What became of those that are RTCP: `matched` to a track, `unknown`, `malformed`, `skipped`
+    because too many came at once."""
     skipped: dict[str, int] = field(default_factory=dict)
     """Frames that hold no UDP datagram, by reason."""
     cut: str | None = None
@@ -45,6 +48,7 @@ class Report:
         return {
             "capture": self.capture,
             "datagrams": {k: n for k, n in self.datagrams.items() if n or k == "accepted"},
+            "rtcp": {k: n for k, n in self.rtcp.items() if n},
             "skipped": self.skipped,
             "cut": self.cut,
             "tracks": self.tracks,
@@ -95,6 +99,7 @@ def analyze(
     return Report(
         capture=str(capture),
         datagrams=datagrams,
+        rtcp=dict(receiver.rtcp.counts),
         skipped=dict(reader.skipped),
         cut=reader.cut,
         tracks=[entry for _, entry in closed],
