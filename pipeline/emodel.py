@@ -9,6 +9,7 @@ G.711 by ITU-T G.113 (11/2007) Appendix I. Pure: plain numbers in, plain numbers
 
 from __future__ import annotations
 
+import math
 from functools import lru_cache
 from math import exp, log2, log10, sqrt
 
@@ -104,12 +105,12 @@ def _noise_dbm0p() -> float:
 def _simultaneous_impairment(ro: float, noise: float, delay_ms: float) -> float:
     """Return Is: what impairs the voice while it speaks (clause 7.3)."""
     loud = (_OLR + 0.2 * (64 + noise - _RLR)) / 8
-    too_loud = 20 * ((1 + loud**8) ** (1 / 8) - loud)
+    too_loud = 20 * (_bend(loud, 8) - loud)
     sidetone = -10 * log10(10 ** (-_STMR / 10) + exp(-delay_ms / 4) * 10 ** (-_TELR / 10))
     of_sidetone = (
-        12 * (1 + ((sidetone - 13) / 6) ** 8) ** (1 / 8)
-        - 28 * (1 + ((sidetone + 1) / 19.4) ** 35) ** (1 / 35)
-        - 13 * (1 + ((sidetone - 3) / 33) ** 13) ** (1 / 13)
+        12 * _bend((sidetone - 13) / 6, 8)
+        - 28 * _bend((sidetone + 1) / 19.4, 35)
+        - 13 * _bend((sidetone - 3) / 33, 13)
         + 29
     )
     quantising_db = 37 - 15 * log10(_QDU)
@@ -126,7 +127,7 @@ def _delay_impairment(ro: float, delay_ms: float) -> float:
     Without a four-wire loop of another length T = Ta and Tr = 2 Ta.
     """
     round_trip_ms = 2 * delay_ms
-    listener = 10.5 * (_WEPL + 7) * (round_trip_ms + 1) ** -0.25
+    listener = 10.5 * (_WEPL + 7) * math.pow(round_trip_ms + 1, -0.25)
     of_listener_echo = (ro - listener) / 2 + sqrt((ro - listener) ** 2 / 4 + 169)
     return _talker_echo(delay_ms) + of_listener_echo + _long_way(delay_ms)
 
@@ -145,4 +146,9 @@ def _long_way(delay_ms: float) -> float:
     if delay_ms <= 100:
         return 0.0
     x = log2(delay_ms / 100)
-    return 25 * ((1 + x**6) ** (1 / 6) - 3 * (1 + (x / 3) ** 6) ** (1 / 6) + 2)
+    return 25 * (_bend(x, 6) - 3 * _bend(x / 3, 6) + 2)
+
+
+def _bend(x: float, power: int) -> float:
+    """Return 1 for a small x and x for a large one, the sharper in between the higher `power`."""
+    return math.pow(1 + math.pow(x, power), 1 / power)
