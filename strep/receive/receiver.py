@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 from uuid import UUID
 
 import numpy as np
@@ -77,7 +77,7 @@ class Receiver:
         self.read = 0
         """Datagrams read."""
         self.tracks_opened = 0
-        self.tracks_closed: dict[CloseReason, int] = {"idle": 0, "closed": 0, "end": 0}
+        self.tracks_closed: dict[CloseReason, int] = dict.fromkeys(get_args(CloseReason), 0)
         self._dropped = np.zeros(len(DropReason), np.int64)
         self._bindings = _Bindings()
         self._admission = admission

@@ -192,6 +192,7 @@ def test_summary_of_a_plain_track():
         "codecs": ("PCMU",),
         "ssrcs": (1,),
         "losses": (),
+        "drift_ppm": None,
     }
 
 
@@ -236,6 +237,7 @@ def test_summary_of_a_track_to_which_everything_happened():
         "codecs": ("PCMU", "PCMA", "unknown"),
         "ssrcs": (1,),
         "losses": ((480, 1),),
+        "drift_ppm": None,
     }
     assert street.frames == [
         (0, 0, 0, 0),
