@@ -57,12 +57,12 @@ class Track:
     ssrc: int
     """SSRC of the first packet (RFC 3550 section 3); later ones are in the summary."""
     segment: int = 0
-    """How many segments of the same party in the same direction were closed, one after the other,
-    since it was first heard: to sinks each is a track of its own."""
+    """How many segments of this track came before, one right after the other; to sinks each is a
+    track of its own."""
     began: Began = "first"
     """Why this segment began."""
     gap_s: float = 0.0
-    """Seconds from the end of the segment before to the beginning of this one, by the arrivals."""
+    """Seconds from the end of the segment before to the beginning of this one."""
 
 
 class Payloads:
@@ -261,7 +261,7 @@ class Event:
     """Something that happened on a track, named in the past tense.
 
     Emitted by sinks (`speech_started`, `speech_stopped`) and by the receiver (`track_opened`,
-    `track_closed`), delivered to `Sink.event` of all sinks.
+    `track_realigned`, `track_closed`), delivered to `Sink.event` of all sinks.
     """
 
     kind: str
@@ -319,6 +319,13 @@ class TrackSummary:
     drift_ppm: float | None = None
     """How much faster the sender's clock runs than the receiver's, in parts per million; None
     where too little came to tell. Nothing is resampled by it."""
+    realignments: int = 0
+    """Frames that stand where their arrival says, or step back: a new sequence, a timestamp that is
+    not believed, a sender whose timestamps stood still during a hold."""
+    concealed_samples: int = 0
+    """Samples made for lost packets; they are part of `silence_samples`."""
+    comfort_noise_samples: int = 0
+    """Samples of comfort noise made for pauses, another part."""
 
     @property
     def duration_s(self) -> float:

@@ -68,6 +68,8 @@ class Worker:
             idle_timeout_s=settings.idle_timeout_s,
             reorder_ms=settings.reorder_ms,
             max_gap_s=settings.max_gap_s,
+            concealment=settings.concealment,
+            comfort_noise=settings.comfort_noise,
             unix_offset_ns=time.time_ns() - time.monotonic_ns(),
             admission=_admission(settings),
             on_opened=self._opened,

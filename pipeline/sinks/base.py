@@ -6,9 +6,10 @@ entry-point group `strep.sinks`, or as `package.module:Class`; their options are
 arguments of the constructor, converted and checked by their annotations.
 
 Order of calls: `open(track)`, any number of `write(block)`, `silence(rows, until)` and
-`event(event)`, `close(track, summary)`, and at the very end one `stop()`. All calls of one sink come from one thread: the
-receive loop where `threaded` is false, else a thread of the sink's own behind a bounded queue. A
-full queue drops blocks (counted, never delaying a packet) but neither `open` nor `close`.
+`event(event)`, `close(track, summary)`, and at the very end one `stop()`. All calls of one sink
+come from one thread: the receive loop where `threaded` is false, else a thread of the sink's own
+behind a bounded queue. A full queue drops blocks (counted, never delaying a packet) but neither
+`open` nor `close`.
 """
 
 from __future__ import annotations

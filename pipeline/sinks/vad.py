@@ -105,6 +105,9 @@ class VadSink(Sink):
         if block.samples < 2:
             return  # too short to be told from silence
         rate_hz = block.sample_rate_hz
+        if not block.is_received:  # made for a hole: nobody speaks there
+            self._silence(block.rows, block.position + block.samples, rate_hz)
+            return
         gap = (block.gap_samples > 0).nonzero()[0]
         if len(gap):
             self._silence(block.rows[gap], block.position[gap], rate_hz)
