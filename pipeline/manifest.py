@@ -147,6 +147,12 @@ def track_entry(
         entry["timeline"] = summary.timeline.as_json()
     if summary.rtcp is not None:
         entry["rtcp"] = dict(summary.rtcp)
+    if track.segment:
+        entry["segment"] = {
+            "number": track.segment,
+            "began": track.began,
+            "gap_s": round(track.gap_s, 3),
+        }
     told = {recorder: _RECORDING_RESULTS, "vad": {"speech"}}
     for name, result in results.items():
         further = {key: value for key, value in result.items() if key not in told.get(name, ())}

@@ -122,6 +122,14 @@ class Timelines(RowState):
 
     def _sample(self, rows: NDArray[np.intp], began_ns: int) -> None:
         """Add what was counted since the last sample to the points that hold `began_ns`."""
+        counted, lost = self._packets(rows), self._bank.lost.take(rows)
+        packets, losses = counted - self.packets.take(rows), lost - self.lost.take(rows)
+        new = np.flatnonzero(packets | losses)
+        if len(new) < len(rows):
+            if not len(new):
+                return
+            rows, counted, lost = rows[new], counted[new], lost[new]
+            packets, losses = packets[new], losses[new]
         elapsed_s = np.maximum(began_ns - self.origin_ns.take(rows), 0) // _SECOND_NS
         while len(long := np.flatnonzero(elapsed_s >= POINTS * self.interval_s.take(rows))):
             self._fold(rows[long])
@@ -129,13 +137,10 @@ class Timelines(RowState):
             long = np.flatnonzero(elapsed_s >= _EARLY * self.interval_s.take(rows))
             self._fold(rows[long[:some]])
         at = elapsed_s // self.interval_s.take(rows)
-        counted = self._packets(rows)
-        lost = self._bank.lost.take(rows)
-        packets = counted - self.packets.take(rows)
         jitter = self._statistics.jitter_ns.take(rows) / _TENTH_OF_A_MS_NS
         cell = rows * (3 * POINTS) + 3 * at
         points = self.points.reshape(-1)
-        for column, value in ((_PACKETS, packets), (_LOST, lost - self.lost.take(rows))):
+        for column, value in ((_PACKETS, packets), (_LOST, losses)):
             points[cell + column] = np.minimum(points.take(cell + column) + value, _MOST)
         tenths = np.minimum(np.where(packets > 0, jitter, 0), _MOST).round()
         points[cell + _JITTER] = np.maximum(points.take(cell + _JITTER), tenths)

@@ -45,6 +45,7 @@ _PACKETS = {
     "resets": "Restarts of a sequence: another SSRC, or a jump that was continued",
     "timestamp_gaps": "Silences told by the timestamps (DTX, hold)",
     "silence_samples": "Samples of silence and loss between frames",
+    "realignments": "Frames that stand where their arrival says, and not their timestamp",
 }
 _DISTRIBUTED = {
     "mos": "MOS of closed tracks by the E-model, lost packets silent",

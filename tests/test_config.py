@@ -32,7 +32,9 @@ workers = 1
 max_tracks = 16384
 idle_timeout_s = 120.0
 reorder_ms = 60
-max_gap_s = 60.0
+max_gap_s = 120.0
+concealment = "silence"
+comfort_noise = "silence"
 mouth_to_ear_ms = 0.0
 tick_ms = 10
 receive_buffer_bytes = 33554432
@@ -60,6 +62,8 @@ max_tracks = 100
 idle_timeout_s = 12.5
 reorder_ms = 0
 max_gap_s = 10.0
+concealment = "g711"
+comfort_noise = "noise"
 mouth_to_ear_ms = 150.0
 tick_ms = 5
 receive_buffer_bytes = 65536
@@ -196,6 +200,8 @@ def test_environment_sets_everything():
         reorder_ms=0,
         max_gap_s=10.0,
         mouth_to_ear_ms=150.0,
+        concealment="g711",
+        comfort_noise="noise",
         tick_ms=5,
         slot_bytes=1600,
         receive_buffer_bytes=65536,
@@ -260,10 +266,10 @@ def test_variables_that_others_set_under_our_prefix_are_left_alone():
         (
             "zzz = 3",
             (
-                "unknown key 'zzz'; known are control, database, http, http_token_file, "
-                "idle_timeout_s, log_format, log_level, max_gap_s, max_tracks, media, "
-                "mouth_to_ear_ms, receive_buffer_bytes, recordings, reorder_ms, sink, slot_bytes, "
-                "tick_ms, workers"
+                "unknown key 'zzz'; known are comfort_noise, concealment, control, database, "
+                "http, http_token_file, idle_timeout_s, log_format, log_level, max_gap_s, "
+                "max_tracks, media, mouth_to_ear_ms, receive_buffer_bytes, recordings, "
+                "reorder_ms, sink, slot_bytes, tick_ms, workers"
             ),
         ),
         ("sinks = []", "unknown key 'sinks'; did you mean sink?"),

@@ -35,6 +35,18 @@ def add(commands: Any) -> None:
         metavar="NAME[:key=value,...]",
         help=f"{SINK_HELP} (default: vad, and with --out also wav)",
     )
+    parser.add_argument(
+        "--concealment",
+        choices=("silence", "repeat", "g711"),
+        default="silence",
+        help="what stands for lost packets (default: silence)",
+    )
+    parser.add_argument(
+        "--comfort-noise",
+        choices=("silence", "noise"),
+        default="silence",
+        help="what stands for pauses that the sender describes (default: silence)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -50,7 +62,11 @@ def run(arguments: argparse.Namespace) -> None:
     with progress() as bar:
         task = bar.add_task(f"reading {arguments.capture.name}", total=1.0)
         report = analyze(
-            arguments.capture, sinks, progress=lambda done: bar.update(task, completed=done)
+            arguments.capture,
+            sinks,
+            concealment=arguments.concealment,
+            comfort_noise=arguments.comfort_noise,
+            progress=lambda done: bar.update(task, completed=done),
         )
     if report.cut:
         warn(report.cut)

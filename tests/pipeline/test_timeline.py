@@ -21,9 +21,10 @@ S_MS = 1000
 class Line:
     """A pipeline with tracks, and the timelines of those that were closed."""
 
-    def __init__(self, tracks=1, *, opened_ms=0):
-        self.pipeline = Pipeline(Dispatcher({}, on_closed=self._closed))
+    def __init__(self, tracks=1, *, opened_ms=0, max_gap_s=60):
+        self.pipeline = Pipeline(Dispatcher({}, on_closed=self._closed), max_gap_s=max_gap_s)
         self.timelines = {}
+        self.summaries = []
         for row in range(tracks):
             self.pipeline.open(
                 dataclasses.replace(track(row), opened_ns=round(opened_ms * MS)), sequence=0
@@ -32,6 +33,7 @@ class Line:
     def _closed(self, closed, summary, results):
         del results
         self.timelines[closed.row] = summary.timeline
+        self.summaries.append(summary)
 
     def push(self, *packets):
         self.pipeline.push(columns(packets))
@@ -89,7 +91,8 @@ def test_two_points_become_one_where_there_are_too_many():
 
 def test_a_packet_after_a_year_changes_but_the_length_of_the_points():
     year_ms = 365 * 86_400 * S_MS
-    timeline = Line().push(P(sequence=0), P(sequence=1, arrival_ms=year_ms)).close()
+    line = Line(max_gap_s=10**8)
+    timeline = line.push(P(sequence=0), P(sequence=1, arrival_ms=year_ms)).close()
     assert timeline.interval_s == 2**17
     assert sum(timeline.packets) == 2
     assert timeline.packets[0] == timeline.packets[-1] == 1
@@ -120,6 +123,24 @@ def test_tracks_that_began_at_other_moments_are_sampled_at_others():
 
 def arrival(packet):
     return packet.arrival_ms
+
+
+def test_a_segment_has_points_and_losses_of_its_own():
+    line = Line()
+    far_ms = 10 * 60_000
+    behind = [
+        P(sequence=60 + n, timestamp=8 * far_ms + 160 * n, arrival_ms=far_ms + 20 * n)
+        for n in range(70)
+    ]
+    line.push(*speech(n for n in range(60) if n not in {20, 21})).tick(far_ms - 1).push(*behind)
+    line.close()
+    segments = line.summaries
+    assert [(each.reason, each.lost, each.loss_runs) for each in segments] == [
+        ("gap", 2, 1),
+        ("closed", 0, 0),
+    ]
+    assert [each.timeline.packets for each in segments] == [(48, 10), (50, 20)]
+    assert [each.timeline.lost for each in segments] == [(2, 0), (0, 0)]
 
 
 def test_nothing_is_due_without_tracks():
