@@ -16,7 +16,7 @@ from pipeline.comfort import COMFORT_NOISE
 from pipeline.drift import INTERVAL_NS, Drift
 from pipeline.filling import Filling
 from pipeline.jitter import JitterBank
-from pipeline.playout import DEFAULT_MAX_GAP_S, Playout
+from pipeline.playout import DEFAULT_MAX_AHEAD_S, DEFAULT_MAX_GAP_S, Playout
 from pipeline.quality import Statistics, codec_name
 from pipeline.straight import StraightWay
 from strep_kernel import load
@@ -81,6 +81,7 @@ class Pipeline:
         *,
         reorder_ms: float = 60,
         max_gap_s: float = DEFAULT_MAX_GAP_S,
+        max_ahead_s: float = DEFAULT_MAX_AHEAD_S,
         concealment: Concealment = "silence",
         comfort_noise: ComfortNoise = "silence",
         on_segment: Callable[[Track], None] | None = None,
@@ -90,7 +91,10 @@ class Pipeline:
         """The open tracks by row."""
         self.bank = JitterBank(reorder_ms=reorder_ms)
         self.playout = Playout(
-            max_gap_s=max_gap_s, begin_segment=self._next_segment, realigned=self._realigned
+            max_gap_s=max_gap_s,
+            max_ahead_s=max_ahead_s,
+            begin_segment=self._next_segment,
+            realigned=self._realigned,
         )
         self.statistics = Statistics()
         self.drift = Drift()

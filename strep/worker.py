@@ -68,6 +68,7 @@ class Worker:
             idle_timeout_s=settings.idle_timeout_s,
             reorder_ms=settings.reorder_ms,
             max_gap_s=settings.max_gap_s,
+            max_ahead_s=settings.max_ahead_s,
             concealment=settings.concealment,
             comfort_noise=settings.comfort_noise,
             unix_offset_ns=time.time_ns() - time.monotonic_ns(),

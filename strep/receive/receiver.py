@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.block import CloseReason, Track
 from pipeline.packets import Packets
 from pipeline.pipeline import Pipeline
-from pipeline.playout import DEFAULT_MAX_GAP_S
+from pipeline.playout import DEFAULT_MAX_AHEAD_S, DEFAULT_MAX_GAP_S
 from strep.receive.heap import trim_heap
 from strep.receive.tracks import NO_ROW, TrackTable
 from strep.wire import Direction, DropReason, Endpoint, Kind, Leg
@@ -69,6 +69,7 @@ class Receiver:
         idle_timeout_s: float = 120,
         reorder_ms: float = 60,
         max_gap_s: float = DEFAULT_MAX_GAP_S,
+        max_ahead_s: float = DEFAULT_MAX_AHEAD_S,
         concealment: Concealment = "silence",
         comfort_noise: ComfortNoise = "silence",
         unix_offset_ns: int = 0,
@@ -80,6 +81,7 @@ class Receiver:
             dispatcher,
             reorder_ms=reorder_ms,
             max_gap_s=max_gap_s,
+            max_ahead_s=max_ahead_s,
             concealment=concealment,
             comfort_noise=comfort_noise,
             on_segment=self._next_segment,
