@@ -26,6 +26,7 @@ PERIOD_SAMPLES = 8192
 MAX_ORDER = 12
 """Reflection coefficients beyond are taken for 0, as section 3 allows."""
 _FULL_SCALE = 32124
+_SMALLEST = 1e-6
 
 
 @lru_cache(maxsize=64)
@@ -37,7 +38,9 @@ def noise(description: bytes) -> NDArray[np.int16]:
     samples = np.zeros(PERIOD_SAMPLES, np.int16)
     if description:
         spectrum = np.fft.rfft(np.random.default_rng(3389).standard_normal(PERIOD_SAMPLES))
-        spectrum /= np.fft.rfft(_predictor(description[1 : MAX_ORDER + 1]), PERIOD_SAMPLES)
+        response = np.fft.rfft(_predictor(description[1 : MAX_ORDER + 1]), PERIOD_SAMPLES)
+        # coefficients near 1 leave nothing of it but what rounding does
+        spectrum /= np.where(np.abs(response) < _SMALLEST, _SMALLEST, response)
         coloured = np.fft.irfft(spectrum)
         level = _FULL_SCALE * 10 ** (-(description[0] & 0x7F) / 20)
         coloured *= level / np.sqrt(np.mean(coloured**2))

@@ -173,11 +173,11 @@ class JitterBank(RowState):
         """Begin the counts of a row anew, and leave its packets where they are."""
         for counts in (self.lost, self.late, self.duplicate, self.reordered, self.resets):
             counts[row] = 0
-        for counts in (
+        for losses in (
             self.loss_runs, self.longest_loss, self.bursts, self.burst_packets, self.burst_lost,
             self.open_burst_packets, self.open_burst_lost,
         ):  # fmt: skip
-            counts[row] = 0
+            losses[row] = 0
         self.loss_end[row] = _NONE
 
     def push(self, packets: Packets) -> tuple[NDArray[np.bool_] | None, list[Released]]:

@@ -17,7 +17,7 @@ from pipeline.distributions import Distributions
 from pipeline.drift import INTERVAL_NS, Drift
 from pipeline.filling import Filling
 from pipeline.jitter import JitterBank
-from pipeline.playout import DEFAULT_MAX_GAP_S, Playout
+from pipeline.playout import DEFAULT_MAX_AHEAD_S, DEFAULT_MAX_GAP_S, Playout
 from pipeline.quality import Statistics, codec_name
 from pipeline.reports import Reports
 from pipeline.straight import StraightWay
@@ -85,6 +85,7 @@ class Pipeline:
         reorder_ms: float = 60,
         max_gap_s: float = DEFAULT_MAX_GAP_S,
         mouth_to_ear_ms: float = 0.0,
+        max_ahead_s: float = DEFAULT_MAX_AHEAD_S,
         concealment: Concealment = "silence",
         comfort_noise: ComfortNoise = "silence",
         on_segment: Callable[[Track], None] | None = None,
@@ -94,7 +95,10 @@ class Pipeline:
         """The open tracks by row."""
         self.bank = JitterBank(reorder_ms=reorder_ms)
         self.playout = Playout(
-            max_gap_s=max_gap_s, begin_segment=self._next_segment, realigned=self._realigned
+            max_gap_s=max_gap_s,
+            max_ahead_s=max_ahead_s,
+            begin_segment=self._next_segment,
+            realigned=self._realigned,
         )
         self.statistics = Statistics()
         self.timelines = Timelines(self.statistics, self.bank)

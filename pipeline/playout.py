@@ -6,15 +6,16 @@ track has a *lateness*: how much later its last frame came than its position wou
 clock that the track's frames have kept so far (a clock that may drift: lateness is forgotten at
 0.1 % of the time that passes, which is ten times as fast as a crystal is wrong).
 
-- A gap is believed unless its end would run ahead of the arrivals by more than MOST_AHEAD_S: a
+- A gap is believed unless its end would run ahead of the arrivals by more than `max_ahead_s`: a
   timestamp that was made up cannot write silence that has not passed. Steps back are believed up
   to MAX_STEP_BACK_S; they overlap what was there.
 - A frame that is not believed, or begins a new sequence, stands as far behind the frame before
   as it arrived behind it.
-- A frame that comes later than MOST_LATE_S waits for a fifth of a second. If others follow in a
-  burst, the network had stalled, and the timestamps are right. If they follow at the pace of
-  speech, the sender had stopped, and its timestamps with it (a hold): then the frame stands where
-  its arrival says, behind the silence that the timestamps have not told.
+- A frame that comes after a pause, and then more than MOST_LATE_S late, waits for a fifth of a
+  second. If others follow in a burst, the network had stalled, and the timestamps are right. If
+  they follow at the pace of speech, the sender had stopped, and its timestamps with it (a hold):
+  then the frame stands where its arrival says, behind the silence that they have not told. (What
+  gets late little by little waits in a queue of the network, and is left alone.)
 
 A gap longer than `max_gap_s` is not filled, and audio of another rate does not fit: there a new
 segment begins, at position 0.
@@ -45,14 +46,14 @@ if TYPE_CHECKING:
 DEFAULT_RATE_HZ = 8000
 DEFAULT_MAX_GAP_S = 120.0
 MAX_STEP_BACK_S = 1.0
-MOST_AHEAD_S = 2.0
-MOST_LATE_S = 1.0
+DEFAULT_MAX_AHEAD_S = 2.0
+MOST_LATE_NS = 1_000_000_000
+PAUSE_NS = 500_000_000
+"""Nothing that came sooner after the frame before comes after a pause."""
 VERDICT_NS = 200_000_000
 """How long a frame that comes far too late waits for what follows it."""
 CATCH_UP_NS = 200_000_000
 """By so much less late than the first is a frame that belongs to a burst."""
-EXCUSED_NS = 1_000_000_000
-"""How long a network that had stalled is given, each time, to deliver the rest."""
 MAX_WAITING = 64
 """Frames of one track that wait for the verdict."""
 MAX_WAITING_IN_ALL = 16_384
@@ -94,7 +95,6 @@ class _Waiting:
     since_ns: int
     """Arrival of that frame."""
     timestamp: int
-    last_ns: int
     released: list[Released] = field(default_factory=list)
 
 
@@ -139,11 +139,13 @@ class Playout(RowState):
         self,
         *,
         max_gap_s: float = DEFAULT_MAX_GAP_S,
+        max_ahead_s: float = DEFAULT_MAX_AHEAD_S,
         begin_segment: Callable[[int, Began, float, Packets], None] | None = None,
         realigned: Callable[[int, int], None] | None = None,
     ) -> None:
         super().__init__()
         self.max_gap_s = max_gap_s
+        self.max_ahead_ns = round(max_ahead_s * 1e9)
         self.timestamp_gaps_total = 0
         self.silence_samples_total = 0
         self.realignments_total = 0
@@ -161,8 +163,8 @@ class Playout(RowState):
         self._waiting_in_all = 0
         self._stopped: set[int] = set()
         """Rows whose sender had stopped: the next audio frame stands where its arrival says."""
-        self._excused_ns: dict[int, int] = {}
-        """Rows whose network had stalled: until when frames may come far too late."""
+        self._stalled: set[int] = set()
+        """Rows whose network had stalled: the next audio frame may come far too late."""
 
     @property
     def waiting(self) -> int:
@@ -176,7 +178,7 @@ class Playout(RowState):
         self._pending_lost.pop(row, None)
         self._restarted.discard(row)
         self._stopped.discard(row)
-        self._excused_ns.pop(row, None)
+        self._stalled.discard(row)
         waiting = self._waiting.pop(row, None)
         if waiting is not None:
             self._waiting_in_all -= len(waiting.released)
@@ -249,8 +251,10 @@ class Playout(RowState):
         samples, rate_hz = codec.samples(size), codec.sample_rate_hz
         self._follow_rate(packets, rate_hz)
         places = self._place(packets, rate_hz)
-        too_late = self._too_late(packets, places)
-        if too_late is not None:
+        too_late = (places.late_ns > MOST_LATE_NS) & (places.waited_ns > PAUSE_NS)
+        if self._stalled or self._stopped:
+            too_late &= ~np.isin(packets.rows, [*self._stalled, *self._stopped])
+        if too_late.any():
             self._begin_waiting(packets, lost, np.flatnonzero(too_late))
             others = np.flatnonzero(~too_late)
             if len(others):
@@ -318,7 +322,7 @@ class Playout(RowState):
         waited_ns, late_ns = places.waited_ns, places.late_ns
         told_ns = told * SECOND_NS // rate_hz
         back = np.minimum(places.end, round(MAX_STEP_BACK_S * rate_hz))
-        doubtful = (told > 0) & (told_ns - late_ns > round(MOST_AHEAD_S * 1e9)) | (told < -back)
+        doubtful = (told > 0) & (told_ns - late_ns > self.max_ahead_ns) | (told < -back)
         if self._restarted:
             doubtful |= np.isin(rows, list(self._restarted))
         gap, is_realigned = told, doubtful | (told < 0)
@@ -328,7 +332,9 @@ class Playout(RowState):
             gap = np.where(doubtful, elapsed_ns * rate_hz // SECOND_NS, gap)
         if self._stopped:
             stopped = np.isin(rows, list(self._stopped))
-            gap = np.where(stopped, np.maximum(late_ns, 0) * rate_hz // SECOND_NS, gap)
+            # the last holds may have been too short to be seen
+            missed_ns = np.maximum(np.minimum(late_ns, waited_ns + MOST_LATE_NS), 0)
+            gap = np.where(stopped, missed_ns * rate_hz // SECOND_NS, gap)
             is_realigned |= stopped
         has_begun = places.end > 0
         places.gap = np.where(has_begun, gap, 0)
@@ -350,30 +356,17 @@ class Playout(RowState):
         self, rows: NDArray[np.intp], lost: NDArray[np.int64] | None
     ) -> NDArray[np.int64] | None:
         """Return losses with those that were remembered; nothing is, of these rows, from now on."""
-        if not (self._restarted or self._stopped or self._pending_lost):
+        if not (self._restarted or self._stopped or self._stalled or self._pending_lost):
             return lost
         self.needs_care[rows] = False
-        self._restarted.difference_update(rows.tolist())
-        self._stopped.difference_update(rows.tolist())
+        for remembered in (self._restarted, self._stopped, self._stalled):
+            remembered.difference_update(rows.tolist())
         if not self._pending_lost:
             return lost
         earlier = [self._pending_lost.pop(row, 0) for row in rows.tolist()]
         return np.array(earlier, np.int64) + (0 if lost is None else lost)
 
-    # -- frames that come far too late
-
-    def _too_late(self, packets: Packets, places: _Places) -> NDArray[np.bool_] | None:
-        """Tell which frames have to wait for the verdict; None for none."""
-        too_late = places.late_ns > round(MOST_LATE_S * 1e9)
-        if not too_late.any():
-            return None
-        np.minimum(places.late_ns, LONGEST_NS, out=places.late_ns)
-        for i in np.flatnonzero(too_late).tolist():
-            row, arrival_ns = int(packets.rows[i]), int(packets.arrival_ns[i])
-            too_late[i] = arrival_ns > self._excused_ns.get(row, arrival_ns - 1)
-            if too_late[i]:
-                self._excused_ns.pop(row, None)
-        return too_late if too_late.any() else None
+    # -- frames that come after a pause, far too late
 
     def _begin_waiting(
         self, packets: Packets, lost: NDArray[np.int64] | None, which: NDArray[np.intp]
@@ -381,7 +374,7 @@ class Playout(RowState):
         for i in which.tolist():
             one = packets.take(np.array([i])).copy()
             row, arrival_ns = int(one.rows[0]), int(one.arrival_ns[0])
-            waiting = _Waiting(arrival_ns, int(one.timestamp[0]), arrival_ns)
+            waiting = _Waiting(arrival_ns, int(one.timestamp[0]))
             waiting.released.append(Released(one, None if lost is None else lost[i : i + 1].copy()))
             self._waiting[row] = waiting
             self._waiting_in_all += 1
@@ -403,7 +396,6 @@ class Playout(RowState):
             return
         lost = None if released.lost is None else released.lost.copy()
         waiting.released.append(Released(one.copy(), lost))
-        waiting.last_ns = arrival_ns
         self._waiting_in_all += 1
         told = distance32(int(one.timestamp[0]), waiting.timestamp)
         caught_up_ns = told * SECOND_NS // int(self.rate_hz[row]) - elapsed_ns
@@ -415,11 +407,7 @@ class Playout(RowState):
         """Yield what has waited: as its timestamps say, or else as its arrival says."""
         waiting = self._waiting.pop(row)
         self._waiting_in_all -= len(waiting.released)
-        self.needs_care[row] = row in self._pending_lost or row in self._restarted or not is_burst
-        if is_burst:
-            self._excused_ns[row] = waiting.last_ns + EXCUSED_NS
-        else:
-            self._stopped.add(row)
+        (self._stalled if is_burst else self._stopped).add(row)
         for released in waiting.released:
             yield from self.play(released)
 

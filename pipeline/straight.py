@@ -75,6 +75,7 @@ class StraightWay:
             self._out_columns,
             n,
             self._epoch,
+            self._playout.max_ahead_ns,
         )  # fmt: skip
         self._bank.released_total += n - odd
         self._statistics.counted(n - odd)

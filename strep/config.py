@@ -179,6 +179,9 @@ class Settings(BaseModel):
     """How long what stands behind a missing packet waits for it."""
     max_gap_s: Annotated[float, between(1.0, 86_400)] = 120.0
     """Longest silence that is inserted for one gap; behind a longer one a new segment begins."""
+    max_ahead_s: Annotated[float, between(0.0, 86_400)] = 2.0
+    """How far silence that timestamps tell may run ahead of the arrivals. More than what is usual
+    is for media that is sent faster than it was spoken."""
     concealment: Annotated[Concealment, one_of(Concealment)] = "silence"
     """What stands for lost packets: silence, the last frame again (`repeat`), or what ITU-T G.711
     Appendix I makes of the audio before (`g711`)."""

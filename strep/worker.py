@@ -69,6 +69,7 @@ class Worker:
             reorder_ms=settings.reorder_ms,
             max_gap_s=settings.max_gap_s,
             mouth_to_ear_ms=settings.mouth_to_ear_ms,
+            max_ahead_s=settings.max_ahead_s,
             concealment=settings.concealment,
             comfort_noise=settings.comfort_noise,
             unix_offset_ns=time.time_ns() - time.monotonic_ns(),

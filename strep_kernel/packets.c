@@ -209,8 +209,8 @@ typedef struct {
 /* Those of pipeline.playout. */
 #define SECOND_NS INT64_C(1000000000)
 #define LONGEST_NS (86400 * SECOND_NS)
-#define MOST_AHEAD_NS (2 * SECOND_NS)
 #define MOST_LATE_NS (1 * SECOND_NS)
+#define PAUSE_NS (SECOND_NS / 2)
 enum { LEAK_BITS = 10 };
 
 static inline int64_t clamp(int64_t value, int64_t most)
@@ -228,20 +228,20 @@ static int is_same(const Group *one, const Group *other)
 
 /* pipeline.pipeline.Pipeline.push for packets that go straight through: in sequence, of the
  * track's source, with nothing held, and with audio whose timestamp continues the track's or
- * leaves a gap that is believed, and that does not come far too late. The first packet of a track that does not, and all that come
+ * leaves a gap that is believed, and that does not come far too late after a pause. The first packet of a track that does not, and all that come
  * behind it, are named in `odd` and left to the caller, who takes them afterwards.
  *
  * `mark` has an entry for each row and is not to be touched; `epoch` is another number, above 0, at
- * each call. Returns the groups, a list of (frames, payload type, bytes) in the order in which they
+ * each call; `max_ahead_ns` is the playout's. Returns the groups, a list of (frames, payload type, bytes) in the order in which they
  * lie in `out`; how many are odd; and how many gaps of silence there were, and samples in them. */
 FUNCTION(advance)
 {
     (void)module;
     Py_buffer *table[3];
-    int64_t number[2];
-    if (!arguments_of(arguments, count, 3, (Py_ssize_t[]){25, 9, 10}, table, 2, number))
+    int64_t number[3];
+    if (!arguments_of(arguments, count, 3, (Py_ssize_t[]){25, 9, 10}, table, 3, number))
         return NULL;
-    int64_t n = number[0], epoch = number[1];
+    int64_t n = number[0], epoch = number[1], max_ahead_ns = number[2];
 
     const Py_buffer *state = table[0], *packet = table[1], *out = table[2];
     int64_t *next_sequence = state[0].buf, *ssrc = state[1].buf;
@@ -283,11 +283,11 @@ FUNCTION(advance)
             late = late_ns[r] + waited;
             if (gap) {
                 late -= gap * SECOND_NS / rate;
-                is_straight = is_straight && late >= -MOST_AHEAD_NS;
+                is_straight = is_straight && late >= -max_ahead_ns;
             } else if (late < 0 && late < late_ns[r]) {
                 late = late_ns[r] < 0 ? late_ns[r] : 0; /* audio may come early, a gap may not */
             }
-            is_straight = is_straight && late <= MOST_LATE_NS;
+            is_straight = is_straight && (late <= MOST_LATE_NS || waited <= PAUSE_NS);
         }
         if (is_straight) {
             const Group wanted = {round, type, size, 0};

@@ -33,6 +33,7 @@ max_tracks = 16384
 idle_timeout_s = 120.0
 reorder_ms = 60
 max_gap_s = 120.0
+max_ahead_s = 2.0
 concealment = "silence"
 comfort_noise = "silence"
 mouth_to_ear_ms = 0.0
@@ -62,6 +63,7 @@ max_tracks = 100
 idle_timeout_s = 12.5
 reorder_ms = 0
 max_gap_s = 10.0
+max_ahead_s = 5.0
 concealment = "g711"
 comfort_noise = "noise"
 mouth_to_ear_ms = 150.0
@@ -172,6 +174,9 @@ def test_environment_sets_everything():
         "STREP_REORDER_MS": "0",
         "STREP_MAX_GAP_S": "10",
         "STREP_MOUTH_TO_EAR_MS": "150",
+        "STREP_MAX_AHEAD_S": "5",
+        "STREP_CONCEALMENT": "G711",
+        "STREP_COMFORT_NOISE": "noise",
         "STREP_TICK_MS": "5",
         "STREP_SLOT_BYTES": "1600",
         "STREP_RECEIVE_BUFFER_BYTES": "65536",
@@ -200,6 +205,7 @@ def test_environment_sets_everything():
         reorder_ms=0,
         max_gap_s=10.0,
         mouth_to_ear_ms=150.0,
+        max_ahead_s=5.0,
         concealment="g711",
         comfort_noise="noise",
         tick_ms=5,
@@ -267,8 +273,8 @@ def test_variables_that_others_set_under_our_prefix_are_left_alone():
             "zzz = 3",
             (
                 "unknown key 'zzz'; known are comfort_noise, concealment, control, database, "
-                "http, http_token_file, idle_timeout_s, log_format, log_level, max_gap_s, "
-                "max_tracks, media, mouth_to_ear_ms, receive_buffer_bytes, recordings, "
+                "http, http_token_file, idle_timeout_s, log_format, log_level, max_ahead_s, "
+                "max_gap_s, max_tracks, media, mouth_to_ear_ms, receive_buffer_bytes, recordings, "
                 "reorder_ms, sink, slot_bytes, tick_ms, workers"
             ),
         ),

@@ -16,8 +16,8 @@ if TYPE_CHECKING:
 
 FLAGS = (
     "media", "http", "http_token_file", "recordings", "database", "sink", "workers", "max_tracks",
-    "idle_timeout_s", "reorder_ms", "max_gap_s", "concealment", "comfort_noise", "tick_ms",
-    "slot_bytes", "receive_buffer_bytes", "log_format", "log_level", "control_base_url",
+    "idle_timeout_s", "reorder_ms", "max_gap_s", "max_ahead_s", "concealment", "comfort_noise",
+    "tick_ms", "slot_bytes", "receive_buffer_bytes", "log_format", "log_level", "control_base_url",
     "control_media_target", "control_port_range", "control_advertised_host",
     "control_webhook_public_key", "control_auto_fork", "control_admission",
 )  # fmt: skip
@@ -81,6 +81,8 @@ def add(commands: Any) -> None:
         "idle-timeout-s": "close a track that is silent on the wire so long (default 120)",
         "reorder-ms": "how long packets behind a missing one wait for it (default 60)",
         "max-gap-s": "longest silence inserted for one gap (default 120)",
+        "max-ahead-s": "how far silence may run ahead of the arrivals (default 2); more for media "
+        "that is sent faster than it was spoken",
         "concealment": "what stands for lost packets: silence (default), repeat or g711",
         "comfort-noise": "what stands for pauses that are described: silence (default) or noise",
         "tick-ms": "how often packets are drained and released (default 10)",

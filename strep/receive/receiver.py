@@ -15,7 +15,7 @@ import numpy as np
 from pipeline.block import CloseReason, Track
 from pipeline.packets import Packets
 from pipeline.pipeline import Pipeline
-from pipeline.playout import DEFAULT_MAX_GAP_S
+from pipeline.playout import DEFAULT_MAX_AHEAD_S, DEFAULT_MAX_GAP_S
 from strep.receive.heap import trim_heap
 from strep.receive.rtcp import RtcpListener
 from strep.receive.tracks import NO_ROW, TrackTable
@@ -70,6 +70,7 @@ class Receiver:
         idle_timeout_s: float = 120,
         reorder_ms: float = 60,
         max_gap_s: float = DEFAULT_MAX_GAP_S,
+        max_ahead_s: float = DEFAULT_MAX_AHEAD_S,
         concealment: Concealment = "silence",
         comfort_noise: ComfortNoise = "silence",
         unix_offset_ns: int = 0,
@@ -83,6 +84,7 @@ class Receiver:
             reorder_ms=reorder_ms,
             max_gap_s=max_gap_s,
             mouth_to_ear_ms=mouth_to_ear_ms,
+            max_ahead_s=max_ahead_s,
             concealment=concealment,
             comfort_noise=comfort_noise,
             on_segment=self._next_segment,

@@ -306,12 +306,13 @@ def test_what_waits_is_played_at_the_end():
     assert block.position.tolist() == [40_160]
 
 
-def test_a_second_of_lateness_is_not_too_much_and_more_in_small_steps_is():
+def test_a_second_of_lateness_is_not_too_much_and_more_is_only_after_a_pause():
     line = Line()
     line.send(0)
     assert line.send(160, arrival_ms=1020) == (160, 0, 0)
-    assert line.send(320, arrival_ms=1140) is None
-    assert line.send_all(480, arrival_ms=1350)[0] == (320 + 8792, 8792, 0)
+    assert line.send(320, arrival_ms=1540) == (320, 0, 0)
+    assert line.send(480, arrival_ms=2100) is None
+    assert line.send_all(640, arrival_ms=2320)[0] == (480 + 12_320, 12_320, 0)
 
 
 def test_what_waits_is_bounded():
@@ -601,7 +602,7 @@ class ModelTrack:
     postponed: int = 0
     is_new: bool = False
     has_stopped: bool = False
-    excused_ns: int = -1
+    has_stalled: bool = False
     timestamp_gaps: int = 0
     silence_samples: int = 0
     realignments: int = 0
@@ -626,10 +627,7 @@ class ModelTrack:
 
     def settle(self, *, is_burst):
         waiting, self.waiting = self.waiting, []
-        if is_burst:
-            self.excused_ns = waiting[-1][0].arrival_ns + 1000 * MS
-        else:
-            self.has_stopped = True
+        self.has_stalled, self.has_stopped = is_burst, not is_burst
         for p, lost in waiting:
             self.take(p, lost)
 
@@ -651,16 +649,16 @@ class ModelTrack:
             if self.is_new or gap < -min(8000, self.end) or (gap > 0 and is_ahead):
                 gap, is_odd = max(0, waited_ns + min(0, before_ns)) // 125_000, True
             if self.has_stopped:
-                gap, is_odd = max(0, waited_ns + before_ns) // 125_000, True
+                gap, is_odd = max(0, waited_ns + min(before_ns, 1000 * MS)) // 125_000, True
             late_ns = before_ns + waited_ns - gap * 125_000
             if gap <= 0:
                 late_ns = max(late_ns, min(0, before_ns))
-            if late_ns > 1000 * MS and p.arrival_ns > self.excused_ns:
-                self.excused_ns = -1
+            is_judged = self.has_stalled or self.has_stopped
+            if late_ns > 1000 * MS and waited_ns > 500 * MS and not is_judged:
                 self.waiting.append((p, lost))
                 return
             self.realignments += is_odd
-        self.is_new = self.has_stopped = False
+        self.is_new = self.has_stopped = self.has_stalled = False
         if gap > self.max_gap_s * 8000:
             self.begin_segment()
             gap = waited_ns = late_ns = 0
@@ -681,7 +679,6 @@ class ModelTrack:
     def begin_segment(self):
         self.end = self.silence_samples = self.timestamp_gaps = self.realignments = 0
         self.losses = []
-        self.excused_ns = -1
 
 
 def signed(distance):

@@ -359,6 +359,7 @@ def test_a_stray_ssrc_is_counted_and_does_no_harm():
     rig.receive(forked(7, ssrc=2), forked(101), at_ms=20)
     rig.tick(10_100)
     rig.receive(forked(102), at_ms=10_200)
+    rig.tick(10_500)
     assert rig.counts == {"accepted": 3, "stray": 1}
     assert rig.sink.payloads() == [audio(n) for n in (100, 101, 102)]
 
