@@ -25,8 +25,13 @@ if TYPE_CHECKING:
 
 Leg = Literal["A", "B"]
 DirectionName = Literal["inbound", "outbound"]
-CloseReason = Literal["idle", "closed", "end"]
-"""No packets for long, told to close, or the end of the receiver or the capture."""
+CloseReason = Literal["idle", "closed", "end", "gap", "rate"]
+"""No packets for long, told to close, or the end of the receiver or the capture; or the next
+segment begins: behind a gap longer than is filled, or at a change of the sample rate."""
+Began = Literal["first", "gap", "rate"]
+"""Why a segment of a track began: with the track, or as the one before was closed."""
+Origin = Literal["received", "concealed", "comfort_noise"]
+"""What a block's frames are: packets as they came, or filler for lost ones, or for silence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +57,13 @@ class Track:
     """`address:port` that it was sent to."""
     ssrc: int
     """SSRC of the first packet (RFC 3550 section 3); later ones are in the summary."""
+    segment: int = 0
+    """How many segments of this track came before, one right after the other; to sinks each is a
+    track of its own."""
+    began: Began = "first"
+    """Why this segment began."""
+    gap_s: float = 0.0
+    """Seconds from the end of the segment before to the beginning of this one."""
 
 
 class Payloads:
@@ -139,6 +151,7 @@ class AudioBlock:
         "codec",
         "gap_samples",
         "lost",
+        "origin",
         "position",
         "rows",
     )
@@ -154,6 +167,7 @@ class AudioBlock:
         arrival_ns: NDArray[np.int64],
         payload: Payloads | NDArray[np.uint8],
         scratch: NDArray[np.int16] | None = None,
+        origin: Origin = "received",
     ) -> None:
         """Make a block of payloads, or of an array of them, (n, bytes) uint8.
 
@@ -172,6 +186,9 @@ class AudioBlock:
         """(n,) int64: packets that were lost immediately before this frame."""
         self.arrival_ns = arrival_ns
         """(n,) int64: arrival of the frame's packet on the receiver's clock."""
+        self.origin: Origin = origin
+        """What the frames are. Filler stands in blocks of its own, before the frame behind the
+        hole, with no `gap_samples` and no `lost`; a sink that must not judge it looks here."""
         self._payload: NDArray[np.uint8] | None = None
         if not isinstance(payload, Payloads):
             self._payload = np.ascontiguousarray(payload)
@@ -182,6 +199,11 @@ class AudioBlock:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def is_received(self) -> bool:
+        """Whether the frames came as packets, and are not filler."""
+        return self.origin == "received"
 
     @property
     def sample_rate_hz(self) -> int:
@@ -231,6 +253,7 @@ class AudioBlock:
             lost=self.lost.copy(),
             arrival_ns=self.arrival_ns.copy(),
             payload=self._frames.codes(),
+            origin=self.origin,
         )
 
 
@@ -239,8 +262,9 @@ class Event:
     """Something that happened on a track, named in the past tense.
 
     Emitted by sinks (`speech_started`, `speech_stopped`, `dtmf` for tones in the audio) and by the
-    pipeline (`track_opened`, `track_closed`, `dtmf` and `telephone_event` for RFC 4733), delivered
-    to `Sink.event` of all sinks, and to `Analyzer.event` of the track's own analysers.
+    pipeline (`track_opened`, `track_realigned`, `track_closed`, `dtmf` and `telephone_event` for
+    RFC 4733), delivered to `Sink.event` of all sinks, and to `Analyzer.event` of the track's own
+    analysers.
     """
 
     kind: str
@@ -250,6 +274,32 @@ class Event:
     sample_rate_hz: int
     data: Mapping[str, Any] = field(default_factory=dict)
     """Further facts, ready for JSON."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeline:
+    """What came of a track over time: point i begins i * `interval_s` behind its opening.
+
+    Behind the last point nothing came any more.
+    """
+
+    interval_s: float
+    packets: tuple[int, ...]
+    """Packets that came, duplicates and late ones included; 65,535 may stand for more."""
+    lost: tuple[int, ...]
+    """Packets that were given up, like `packets`."""
+    jitter_ms: tuple[float, ...]
+    """Interarrival jitter at the end of the interval, or the greatest such of its parts, in tenths
+    of a millisecond; 0 where nothing came."""
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for `json.dumps`."""
+        return {
+            "interval_s": self.interval_s,
+            "packets": list(self.packets),
+            "lost": list(self.lost),
+            "jitter_ms": list(self.jitter_ms),
+        }
 
 
 @dataclass(frozen=True, slots=True)
@@ -303,6 +353,42 @@ class TrackSummary:
     """Telephone-events beyond those."""
     telephone_events_malformed: int = 0
     """Packets of their payload types that hold none."""
+    loss_runs: int = 0
+    """Runs of packets lost one after the other."""
+    longest_loss: int = 0
+    """Packets in the longest of them."""
+    bursts: int = 0
+    """Bursts of loss by RFC 3611 section 4.7.2, see `JitterBank.burst_totals`."""
+    burst_packets: int = 0
+    """Packets in these bursts, lost or not."""
+    burst_lost: int = 0
+    mouth_to_ear_ms: float = 0.0
+    """One-way delay that the E-model is told."""
+    timeline: Timeline | None = None
+    """None while the track is open."""
+    rtcp: Mapping[str, Any] | None = None
+    """What RTCP told of the track, ready for JSON; None while it is open, and without any."""
+
+    drift_ppm: float | None = None
+    """How much faster the sender's clock runs than the receiver's, in parts per million; None
+    where too little came to tell. Nothing is resampled by it."""
+    realignments: int = 0
+    """Frames that stand where their arrival says, or step back: a new sequence, a timestamp that is
+    not believed, a sender whose timestamps stood still during a hold."""
+    concealed_samples: int = 0
+    """Samples made for lost packets; they are part of `silence_samples`."""
+    comfort_noise_samples: int = 0
+    """Samples of comfort noise made for pauses, another part."""
+
+    @property
+    def expected(self) -> int:
+        """Packets that were sent, as far as can be told: released and lost ones."""
+        return self.released + self.lost
+
+    @property
+    def loss_ratio(self) -> float:
+        """Fraction of the expected packets that were given up, those that came late included."""
+        return self.lost / max(1, self.expected)
 
     @property
     def duration_s(self) -> float:

@@ -43,6 +43,10 @@ MAX_MISORDER = 100
 PROBATION_NS = 10_000_000_000
 """How long a packet on probation waits for the one that continues it."""
 
+MIN_GAP = 16
+"""Packets received between two losses of different bursts: Gmin of RFC 3611 section 4.7.2."""
+
+_NONE = -1
 _ONE = np.uint64(1)
 _NEVER = np.iinfo(np.int64).max
 
@@ -76,6 +80,14 @@ class JitterBank(RowState):
         "duplicate": (np.int64, 0),
         "reordered": (np.int64, 0),
         "resets": (np.int64, 0),
+        "loss_runs": (np.int32, 0),
+        "longest_loss": (np.int32, 0),
+        "loss_end": (np.int32, _NONE),
+        "open_burst_packets": (np.int32, 0),
+        "open_burst_lost": (np.int32, 0),
+        "bursts": (np.int32, 0),
+        "burst_packets": (np.int32, 0),
+        "burst_lost": (np.int32, 0),
     }
     next_sequence: NDArray[np.int64]
     """Sequence number that is due, 0 to 65535."""
@@ -91,6 +103,19 @@ class JitterBank(RowState):
     duplicate: NDArray[np.int64]
     reordered: NDArray[np.int64]
     resets: NDArray[np.int64]
+    loss_runs: NDArray[np.int32]
+    """Runs of packets lost one after the other."""
+    longest_loss: NDArray[np.int32]
+    """Packets in the longest of them."""
+    loss_end: NDArray[np.int32]
+    """Sequence number behind the last run, -1 without one in this sequence."""
+    open_burst_packets: NDArray[np.int32]
+    """Packets from the first to the last lost one of what may still grow, as `open_burst_lost`."""
+    open_burst_lost: NDArray[np.int32]
+    bursts: NDArray[np.int32]
+    """Bursts that are over, see `burst_totals`; their packets, and the lost ones of these."""
+    burst_packets: NDArray[np.int32]
+    burst_lost: NDArray[np.int32]
 
     def __init__(self, *, reorder_ms: float = 60, max_held: int = 16_384) -> None:
         super().__init__()
@@ -123,12 +148,37 @@ class JitterBank(RowState):
         """Packets that may begin a new sequence."""
         return len(self._probation)
 
+    def burst_totals(self, row: int) -> tuple[int, int, int]:
+        """Return a track's bursts, the packets in them, and how many of these were lost.
+
+        RFC 3611 section 4.7.2: a burst begins and ends with a lost packet, and fewer than `MIN_GAP`
+        packets were received between any two losses in it. A single loss that stands alone is none.
+        Late packets count as lost.
+        """
+        is_burst = int(self.open_burst_lost[row]) > 1
+        return (
+            int(self.bursts[row]) + is_burst,
+            int(self.burst_packets[row]) + is_burst * int(self.open_burst_packets[row]),
+            int(self.burst_lost[row]) + is_burst * int(self.open_burst_lost[row]),
+        )
+
     def open(self, row: int, *, ssrc: int, sequence: int) -> None:
         """Begin a track whose first packet is about to be pushed."""
         self.ensure(row + 1)
         self.renew(row)
         self.ssrc[row] = ssrc
         self.next_sequence[row] = sequence
+
+    def recount(self, row: int) -> None:
+        """Begin the counts of a row anew, and leave its packets where they are."""
+        for counts in (self.lost, self.late, self.duplicate, self.reordered, self.resets):
+            counts[row] = 0
+        for losses in (
+            self.loss_runs, self.longest_loss, self.bursts, self.burst_packets, self.burst_lost,
+            self.open_burst_packets, self.open_burst_lost,
+        ):  # fmt: skip
+            losses[row] = 0
+        self.loss_end[row] = _NONE
 
     def push(self, packets: Packets) -> tuple[NDArray[np.bool_] | None, list[Released]]:
         """Take packets of open tracks of which no row comes twice.
@@ -300,9 +350,35 @@ class JitterBank(RowState):
         """Step over packets that are given up; the caller moves `ahead`."""
         self.lost[rows] += missing
         self.lost_total += int(missing.sum())
+        self._count_runs(rows, missing)
         self.next_sequence[rows] = (self.next_sequence.take(rows) + missing) & 0xFFFF
         shift = np.minimum(missing, WINDOW - 1).astype(np.uint64)
         self.behind[rows] = np.where(missing < WINDOW, self.behind.take(rows) << shift, 0)
+
+    def _count_runs(self, rows: NDArray[np.intp], missing: NDArray[np.int64]) -> None:
+        """Count runs of losses and join them to bursts, before the sequence steps over them."""
+        if not missing.all():
+            rows, missing = rows[missing > 0], missing[missing > 0]
+        lost = missing.astype(np.int32)
+        due = self.next_sequence.take(rows).astype(np.int32)
+        self.loss_runs[rows] += 1
+        self.longest_loss[rows] = np.maximum(self.longest_loss.take(rows), lost)
+        end = self.loss_end.take(rows)
+        # where a loss follows exactly a turn of the sequence later, it counts as of the same burst
+        received = due - end & 0xFFFF
+        goes_on = (end != _NONE) & (received < MIN_GAP)
+        over = rows[~goes_on]
+        is_burst = self.open_burst_lost.take(over) > 1
+        self.bursts[over] += is_burst
+        self.burst_packets[over] += self.open_burst_packets.take(over) * is_burst
+        self.burst_lost[over] += self.open_burst_lost.take(over) * is_burst
+        open_packets, open_lost = (
+            self.open_burst_packets.take(rows),
+            self.open_burst_lost.take(rows),
+        )
+        self.open_burst_packets[rows] = np.where(goes_on, open_packets + received, 0) + lost
+        self.open_burst_lost[rows] = np.where(goes_on, open_lost, 0) + lost
+        self.loss_end[rows] = due + lost & 0xFFFF
 
     def _close_holes(self, rows: NDArray[np.intp], released: list[Released]) -> None:
         """Close all holes of these tracks now."""
@@ -322,20 +398,8 @@ class JitterBank(RowState):
         first = self._probation.get(row)
         if first is None or (first.ssrc, first.next_sequence) != (ssrc, sequence):
             self._disown(row)
-            kept = Packets(
-                rows=packet.rows,
-                ssrc=packet.ssrc,
-                sequence=packet.sequence,
-                timestamp=packet.timestamp,
-                payload_type=packet.payload_type,
-                arrival_ns=packet.arrival_ns,
-                store=packet.store[packet.slot],
-                slot=np.zeros(1, np.intp),
-                offset=packet.offset,
-                length=packet.length,
-            )
             self._probation[row] = _Probation(
-                kept, ssrc, (sequence + 1) & 0xFFFF, int(packet.arrival_ns[0])
+                packet.copy(), ssrc, (sequence + 1) & 0xFFFF, int(packet.arrival_ns[0])
             )
             return False
         del self._probation[row]
@@ -343,6 +407,7 @@ class JitterBank(RowState):
         self.ssrc[row] = ssrc
         self.next_sequence[row] = first.packet.sequence[0]
         self.behind[row] = 0
+        self.loss_end[row] = _NONE
         self.resets[row] += 1
         self.resets_total += 1
         self._release_alone(first.packet, released, restarted=True)

@@ -7,6 +7,7 @@
       "call": {<what is known of the call>},
       "earlier": [{"recording": "<file name>", "started_at": "...", "ended_at": "..."}, ...],
       "recordings": ["<file name>", ...],
+      "quality": {<as of call_quality>},
       "tracks": [<as of track_entry>, ...]
     }
 
@@ -26,6 +27,7 @@ from pipeline.keypress import merged
 from pipeline.quality import codec_name
 from pipeline.telephone_events import NAME as TELEPHONE_EVENT
 from pipeline.utc import rfc3339
+from pipeline.verdict import call_quality, track_quality
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -80,6 +82,7 @@ def add_track(
         "call": call or before.get("call"),
         "earlier": others or before.get("earlier"),
         "recordings": recordings,
+        "quality": _call_quality(tracks),
         "tracks": tracks,
     }
     manifest = {key: value for key, value in manifest.items() if value is not None}
@@ -97,6 +100,9 @@ def track_entry(
     there is none), `speech` and `speech_levels_dbfs` from the sink `vad` (empty without it);
     `dtmf` lists the keys that were pressed, as telephone-events and, where the sink `dtmf` ran, as
     tones in the audio, each press once. Whatever else the sinks returned stands under their names.
+    `quality` is that of
+    `pipeline.verdict`, `rtcp` that of `pipeline.reports`, there where any came, and `timeline` is
+    there once the track is closed.
     """
     recorder = next((name for name, result in results.items() if "manifest" in result), None)
     recorded = results[recorder] if recorder else {}
@@ -131,6 +137,8 @@ def track_entry(
         "jitter_last_ms": round(summary.jitter_last_ms, 3),
         "jitter_mean_ms": round(summary.jitter_mean_ms, 3),
         "jitter_max_ms": round(summary.jitter_max_ms, 3),
+        "drift_ppm": None if summary.drift_ppm is None else round(summary.drift_ppm, 1),
+        "quality": track_quality(summary),
         "sample_rate_hz": summary.sample_rate_hz,
         "duration_s": summary.duration_s,
         "lost_at_s": [position / summary.sample_rate_hz for position, _ in summary.losses],
@@ -144,12 +152,27 @@ def track_entry(
         ),
         "dtmf_dropped": summary.telephone_events_dropped + in_band.get("dtmf_dropped", 0),
     }
+    if summary.timeline is not None:
+        entry["timeline"] = summary.timeline.as_json()
+    if summary.rtcp is not None:
+        entry["rtcp"] = dict(summary.rtcp)
+    if track.segment:
+        entry["segment"] = {
+            "number": track.segment,
+            "began": track.began,
+            "gap_s": round(track.gap_s, 3),
+        }
     told = {recorder: _RECORDING_RESULTS, "vad": {"speech"}, "dtmf": {"dtmf", "dtmf_dropped"}}
     for name, result in results.items():
         further = {key: value for key, value in result.items() if key not in told.get(name, ())}
         if further:
             entry.setdefault(name, further)
     return entry
+
+
+def _call_quality(tracks: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
+    """Return the quality of a call; None where an older version began its manifest."""
+    return call_quality(tracks) if all("quality" in track for track in tracks) else None
 
 
 def _main_codec(summary: TrackSummary) -> str:

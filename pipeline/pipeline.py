@@ -5,31 +5,43 @@ One object for all tracks. The caller says which row a packet belongs to, and wh
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.block import CloseReason, Event, Track, TrackSummary
 from pipeline.codecs import CODECS
+from pipeline.comfort import COMFORT_NOISE
+from pipeline.distributions import Distributions
+from pipeline.drift import INTERVAL_NS, Drift
+from pipeline.filling import Filling
 from pipeline.jitter import JitterBank
-from pipeline.playout import Playout
+from pipeline.playout import DEFAULT_MAX_AHEAD_S, DEFAULT_MAX_GAP_S, Playout
 from pipeline.quality import Statistics, codec_name
+from pipeline.reports import Reports
 from pipeline.straight import StraightWay
 from pipeline.telephone_events import NAME as TELEPHONE_EVENT
 from pipeline.telephone_events import TelephoneEvents
+from pipeline.timeline import Timelines
 from strep_kernel import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
+    from pipeline.block import AudioBlock, Began
     from pipeline.dispatch import Dispatcher
+    from pipeline.filling import ComfortNoise, Concealment
     from pipeline.keypress import KeyPress
     from pipeline.packets import Packets, Released
     from pipeline.telephone_events import OtherEvent
 
 MAX_SSRCS = 100
 """Sources per track that are remembered."""
+SILENCE_NS = 250_000_000
+"""How often sinks are told of passing silence."""
+OVERDUE_NS = 200_000_000
+"""By so much too late is a frame that silence is told for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +64,7 @@ class Counters:
     resets: int
     timestamp_gaps: int
     silence_samples: int
+    realignments: int
 
     def as_dict(self) -> dict[str, int]:
         """Return the totals by name."""
@@ -64,6 +77,11 @@ class Pipeline:
     `telephone_events` maps the payload types of telephone-events to their clock in Hz, 101 to 8000
     by default; with `learn_telephone_events` others are recognised by their shape.
 
+    Behind a gap longer than `max_gap_s` and at a change of the sample rate, a track's *segment*
+    ends: the sinks are told that the track is closed and that another is opened on its row, of the
+    next generation. `on_segment` is told of that other one before. `concealment` says what stands
+    for lost packets, `comfort_noise` what stands for pauses that a sender describes.
+
     Not thread-safe: one caller, on the receive loop.
     """
 
@@ -72,15 +90,25 @@ class Pipeline:
         dispatcher: Dispatcher,
         *,
         reorder_ms: float = 60,
-        max_gap_s: float = 60,
+        max_gap_s: float = DEFAULT_MAX_GAP_S,
         telephone_events: Mapping[int, int] | None = None,
         learn_telephone_events: bool = False,
+        mouth_to_ear_ms: float = 0.0,
+        max_ahead_s: float = DEFAULT_MAX_AHEAD_S,
+        concealment: Concealment = "silence",
+        comfort_noise: ComfortNoise = "silence",
+        on_segment: Callable[[Track], None] | None = None,
     ) -> None:
         self.dispatcher = dispatcher
         self.tracks: dict[int, Track] = {}
         """The open tracks by row."""
         self.bank = JitterBank(reorder_ms=reorder_ms)
-        self.playout = Playout(max_gap_s=max_gap_s)
+        self.playout = Playout(
+            max_gap_s=max_gap_s,
+            max_ahead_s=max_ahead_s,
+            begin_segment=self._next_segment,
+            realigned=self._realigned,
+        )
         self.statistics = Statistics()
         self.telephone_events = TelephoneEvents(
             self.playout,
@@ -88,6 +116,21 @@ class Pipeline:
             payload_types=telephone_events,
             learn=learn_telephone_events,
         )
+        self.timelines = Timelines(self.statistics, self.bank)
+        self.reports = Reports()
+        self.distributions = Distributions()
+        """Of the tracks that were closed."""
+        self.mouth_to_ear_ms = mouth_to_ear_ms
+        self.drift = Drift()
+        self.filling: Filling | None = None
+        if (concealment, comfort_noise) != ("silence", "silence"):
+            self.filling = Filling(concealment=concealment, comfort_noise=comfort_noise)
+        self._states = [self.playout, self.statistics, self.drift]
+        if self.filling is not None:
+            self._states.append(self.filling)
+        self._on_segment = on_segment
+        self._next_drift_ns = 0
+        self._next_silence_ns = 0
         self._ssrcs: dict[int, list[int]] = {}
         self._scratch = np.zeros(0, np.intp)
         kernel = load()
@@ -97,29 +140,31 @@ class Pipeline:
             else StraightWay(kernel, self.bank, self.statistics, self.playout)
         )
 
-    def open(self, track: Track, *, sequence: int) -> None:
-        """Begin a track on its row, before its first packet, of this sequence number."""
+    def open(self, track: Track, *, sequence: int, timestamp: int = -1) -> None:
+        """Begin a track on its row, before its first packet, of this sequence number.
+
+        `timestamp` is that packet's, where it is known.
+        """
         row = track.row
         self.bank.open(row, ssrc=track.ssrc, sequence=sequence)
-        for state in (self.playout, self.statistics):
+        for state in self._states:
             state.ensure(row + 1)
             state.renew(row)
         self.telephone_events.open(row)
+        self.statistics.first_timestamp[row] = timestamp
         if len(self._scratch) < self.bank.rows:
             self._scratch = np.zeros(self.bank.rows, np.intp)
-        self._ssrcs[row] = [track.ssrc]
-        self.tracks[row] = track
-        self.dispatcher.open(track)
-        self._emit("track_opened", track, {"source": track.source, "ssrc": f"{track.ssrc:#010x}"})
+        self._begin(track)
 
     def push(self, packets: Packets) -> None:
         """Take packets of open tracks in order of arrival."""
+        if len(packets) and packets.arrival_ns[-1] >= self.timelines.due_ns:
+            packets = self._push_until_due(packets)
         if not len(packets):
             return
         if self._straight is not None and not self.bank.is_crowded:
             odd, blocks = self._straight.push(packets)
-            for block in blocks:
-                self.dispatcher.write(block)
+            self._write(blocks)
             if not len(odd):
                 return
             packets = packets.take(odd)
@@ -133,6 +178,16 @@ class Pipeline:
         """Bring the passing of time: all packets that arrived before `now_ns` were pushed."""
         self._play(self.bank.tick(now_ns))
         self.telephone_events.tick(now_ns)
+        self.timelines.sample(now_ns)
+        self._write(self.playout.tick(now_ns, reorder_ns=self.bank.reorder_ns))
+        if now_ns >= self._next_drift_ns:
+            self._next_drift_ns = now_ns + INTERVAL_NS
+            self.drift.sample(self.playout)
+        if now_ns >= self._next_silence_ns:
+            self._next_silence_ns = now_ns + SILENCE_NS
+            overdue = self.playout.overdue(now_ns, OVERDUE_NS)
+            if overdue is not None:
+                self.dispatcher.silence(*overdue)
         self.dispatcher.tick(now_ns)
 
     def idle_rows(self, before_ns: int) -> list[int]:
@@ -142,19 +197,16 @@ class Pipeline:
 
     def close(self, row: int, reason: CloseReason) -> None:
         """End a track: release what it holds and hand its summary to the sinks."""
-        track = self.tracks[row]
         self._play(self.bank.close(row))
+        self._write(self.playout.close(row))
         self.telephone_events.close(row)
-        del self.tracks[row]
-        summary = self.summary(row, reason)
-        self.dispatcher.close(track, summary)
-        self._emit("track_closed", track, {"reason": reason, "packets": summary.packets})
-        del self._ssrcs[row]
+        self._end(row, self.summary(row, reason))
+        self.playout.renew(row)  # nothing is overdue on it any more
 
     def trim(self) -> None:
         """Give back memory of rows that are not in use any more."""
         rows = max(self.tracks, default=-1) + 1
-        for state in (self.bank, self.statistics, self.playout):
+        for state in (self.bank, self.timelines, *self._states):
             state.trim(rows)
         if self._straight is not None:
             self._straight.unbind()
@@ -166,19 +218,23 @@ class Pipeline:
         events, event_types = self.telephone_events, self.telephone_events.payload_types(row)
         payload_types = statistics.by_payload_type(row)
         packets = sum(payload_types.values())
+        filling = self.filling
         late, duplicate = int(bank.late[row]), int(bank.duplicate[row])
+        bursts, burst_packets, burst_lost = bank.burst_totals(row)
         return TrackSummary(
             reason=reason,
             packets=packets,
             payload_bytes=int(statistics.payload_bytes[row]),
-            released=packets - late - duplicate - int(bank.ahead[row]).bit_count(),
+            released=max(0, packets - late - duplicate - int(bank.ahead[row]).bit_count()),
             lost=int(bank.lost[row]),
             late=late,
             duplicate=duplicate,
             reordered=int(bank.reordered[row]),
             resets=int(bank.resets[row]),
             unknown_payload=sum(
-                n for t, n in payload_types.items() if t not in CODECS and t not in event_types
+                n
+                for t, n in payload_types.items()
+                if t not in CODECS and t != COMFORT_NOISE and t not in event_types
             ),
             timestamp_gaps=int(playout.timestamp_gaps[row]),
             silence_samples=int(playout.silence_samples[row]),
@@ -201,7 +257,21 @@ class Pipeline:
             telephone_events=events.presses(row),
             telephone_events_dropped=events.dropped(row),
             telephone_events_malformed=events.malformed(row),
+            loss_runs=int(bank.loss_runs[row]),
+            longest_loss=int(bank.longest_loss[row]),
+            bursts=bursts,
+            burst_packets=burst_packets,
+            burst_lost=burst_lost,
+            mouth_to_ear_ms=self.mouth_to_ear_ms,
+            drift_ppm=self.drift.ppm(row),
+            realignments=int(playout.realignments[row]),
+            concealed_samples=0 if filling is None else int(filling.concealed_samples[row]),
+            comfort_noise_samples=0 if filling is None else int(filling.noise_samples[row]),
         )
+
+    def is_fed_by(self, row: int, ssrc: int) -> bool:
+        """Tell whether an open track was fed by this source lately."""
+        return ssrc in self._ssrcs.get(row, ())
 
     def counters(self) -> Counters:
         """Return the totals."""
@@ -219,7 +289,28 @@ class Pipeline:
             resets=bank.resets_total,
             timestamp_gaps=self.playout.timestamp_gaps_total,
             silence_samples=self.playout.silence_samples_total,
+            realignments=self.playout.realignments_total,
         )
+
+    def _push_until_due(self, packets: Packets) -> Packets:
+        """Push what came before the timelines' samples that are due; return the rest."""
+        while len(packets) and packets.arrival_ns[-1] >= (due_ns := self.timelines.due_ns):
+            before = int((packets.arrival_ns >= due_ns).argmax())
+            self.push(packets.take(np.arange(before)))
+            packets = packets.take(np.arange(before, len(packets)))
+            self.timelines.sample(int(packets.arrival_ns[0]))
+        return packets
+
+    def _final(self, track: Track, summary: TrackSummary) -> TrackSummary:
+        """Return the figures of a track that is being closed, with what is told in the end."""
+        row, statistics = track.row, self.statistics
+        rtcp = self.reports.close(
+            row,
+            first_ssrc=track.ssrc,
+            first_timestamp=int(statistics.first_timestamp[row]),
+            clock_rate_hz=statistics.clock_rate_hz(row),
+        )
+        return replace(summary, timeline=self.timelines.close(row), rtcp=rtcp)
 
     def _count_restarts(self, released: Iterable[Released]) -> None:
         """Count the packets that were on probation and now begin a new sequence."""
@@ -235,13 +326,76 @@ class Pipeline:
 
     def _play(self, released: Iterable[Released]) -> None:
         for part in released:
-            for block in self.playout.play(part):
-                self.dispatcher.write(block)
+            if self.filling is not None:
+                self.filling.hear(part.packets, self.playout)
+            self._write(self.playout.play(part))
             self.telephone_events.take(part)
 
     def _tell(self, row: int, heard: KeyPress | OtherEvent) -> None:
         track = self.tracks[row]
         self.dispatcher.emit(heard.as_event(track))
+
+    def _write(self, blocks: Iterable[AudioBlock]) -> None:
+        for block in blocks:
+            if self.filling is not None:
+                for filler in self.filling.fill(block):
+                    self.dispatcher.write(filler)
+            self.dispatcher.write(block)
+
+    def _begin(self, track: Track) -> None:
+        self.timelines.open(track.row, track.opened_ns)
+        self._ssrcs[track.row] = [track.ssrc]
+        self.tracks[track.row] = track
+        self.dispatcher.open(track)
+        opened: dict[str, object] = {"source": track.source, "ssrc": f"{track.ssrc:#010x}"}
+        if track.segment:
+            opened |= {"segment": track.segment, "began": track.began, "gap_s": track.gap_s}
+        self._emit("track_opened", track, opened)
+
+    def _end(self, row: int, summary: TrackSummary) -> None:
+        track = self.tracks.pop(row)
+        summary = self._final(track, summary)
+        self.distributions.add(summary)
+        self.dispatcher.close(track, summary)
+        self._emit("track_closed", track, {"reason": summary.reason, "packets": summary.packets})
+        del self._ssrcs[row]
+
+    def _next_segment(self, row: int, began: Began, gap_s: float, packet: Packets) -> None:
+        """Close the track on a row and open its next segment, which begins with this packet.
+
+        The packet has been counted for the segment before; what waits behind a hole stays so.
+        """
+        before, arrival_ns = self.tracks[row], int(packet.arrival_ns[0])
+        reason: CloseReason = "rate" if began == "rate" else "gap"
+        self.telephone_events.close(row)
+        self.statistics.uncount(packet, last_arrival_ns=int(self.playout.next_arrival_ns[row]))
+        held = int(self.bank.ahead[row]).bit_count()
+        summary = self.summary(row, reason)
+        track = replace(
+            before,
+            generation=before.generation + 1,
+            opened_ns=arrival_ns,
+            opened_unix_ns=before.opened_unix_ns + arrival_ns - before.opened_ns,
+            ssrc=int(packet.ssrc[0]),
+            segment=before.segment + 1,
+            began=began,
+            gap_s=gap_s,
+        )
+        if self._on_segment is not None:
+            self._on_segment(track)
+        self._end(row, replace(summary, released=summary.released + held))
+        self.bank.recount(row)
+        for state in self._states:
+            state.renew(row)
+        self.telephone_events.open(row)
+        self.statistics.update(packet)
+        self.statistics.first_timestamp[row] = packet.timestamp[0]
+        self._begin(track)
+
+    def _realigned(self, row: int, samples: int) -> None:
+        """Say that a sender's timestamps had stood still for so long."""
+        gap_s = samples / int(self.playout.rate_hz[row])
+        self._emit("track_realigned", self.tracks[row], {"gap_s": round(gap_s, 3)})
 
     def _emit(self, kind: str, track: Track, data: dict[str, object]) -> None:
         self.dispatcher.emit(

@@ -38,6 +38,7 @@ class Statistics(RowState):
         "payload_bytes": (np.int64, 0),
         "first_arrival_ns": (np.int64, -1),
         "last_arrival_ns": (np.int64, -1),
+        "first_timestamp": (np.int64, -1),
         "jitter_ns": (np.float64, 0.0),
         "jitter_max_ns": (np.float64, 0.0),
         "jitter_sum_ns": (np.float64, 0.0),
@@ -51,6 +52,8 @@ class Statistics(RowState):
     first_arrival_ns: NDArray[np.int64]
     """-1 before the first packet, like the last."""
     last_arrival_ns: NDArray[np.int64]
+    first_timestamp: NDArray[np.int64]
+    """RTP timestamp of the track's first packet; -1 where nobody said it."""
     jitter_ns: NDArray[np.float64]
     """Interarrival jitter after the last packet."""
     jitter_max_ns: NDArray[np.float64]
@@ -94,6 +97,14 @@ class Statistics(RowState):
         self.packets_total += packets
         if self._unseen:
             self._unseen = {row for row in self._unseen if self.first_arrival_ns[row] < 0}
+
+    def uncount(self, packet: Packets, *, last_arrival_ns: int) -> None:
+        """Take one packet back: it is counted elsewhere. The arrival is that of the one before."""
+        row = int(packet.rows[0])
+        self.packets_total -= 1
+        self.payload_types[row, int(packet.payload_type[0])] -= np.uint32(1)
+        self.payload_bytes[row] -= int(packet.length[0])
+        self.last_arrival_ns[row] = last_arrival_ns
 
     def restart(self, rows: NDArray[np.intp]) -> None:
         """Forget what the next packet would be compared with: its clock is another one."""
@@ -140,6 +151,11 @@ class Statistics(RowState):
         """Return the mean of the jitter over one track's packets."""
         clocked = int(self.payload_types[row, _NS_PER_UNIT > 0].sum())
         return float(self.jitter_sum_ns[row]) / max(1, clocked - int(self.uncompared[row]))
+
+    def clock_rate_hz(self, row: int) -> int:
+        """Return the rate of a track's RTP clock, by the payload type of most packets; or 8000."""
+        counts = self.by_payload_type(row)
+        return CLOCK_RATES_HZ.get(max(counts, key=lambda t: counts[t], default=-1), 8000)
 
     def by_payload_type(self, row: int) -> dict[int, int]:
         """Return one track's packets by payload type."""

@@ -75,6 +75,7 @@ class StraightWay:
             self._out_columns,
             n,
             self._epoch,
+            self._playout.max_ahead_ns,
         )  # fmt: skip
         self._bank.released_total += n - odd
         self._statistics.counted(n - odd)
@@ -117,7 +118,8 @@ class StraightWay:
             statistics.last_arrival_ns, statistics.jitter_ns, statistics.jitter_max_ns,
             statistics.jitter_sum_ns, statistics.clocked_ns, statistics.clocked_timestamp,
             statistics.uncompared,
-            playout.end, playout.next_timestamp, playout.next_arrival_ns, playout.rate_hz,
+            playout.end, playout.next_timestamp, playout.next_arrival_ns, playout.late_ns,
+            playout.rate_hz,
             playout.timestamp_gaps, playout.silence_samples, playout.needs_care,
             self._rate_hz, self._max_gap, np.zeros(bank.rows, np.int64),
         )  # fmt: skip

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.dispatch import Dispatcher
 from pipeline.manifest import track_entry
+from pipeline.playout import DEFAULT_MAX_GAP_S
 from strep.receive.capture import CaptureReader
 from strep.receive.receiver import Receiver
 from strep.sinks import write_manifests
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from pipeline.block import Track, TrackSummary
     from pipeline.dispatch import Results
+    from pipeline.filling import ComfortNoise, Concealment
     from pipeline.sinks.base import Sink
 
 IDLE_TIMEOUT_S = 3600.0
@@ -33,6 +35,9 @@ class Report:
     capture: str
     datagrams: dict[str, int] = field(default_factory=dict)
     """Datagrams by what became of them, `accepted` or the reason why not."""
+    rtcp: dict[str, int] = field(default_factory=dict)
+    """What became of those that are RTCP: `matched` to a track, `unknown`, `malformed`, `skipped`
+    because too many came at once."""
     skipped: dict[str, int] = field(default_factory=dict)
     """Frames that hold no UDP datagram, by reason."""
     cut: str | None = None
@@ -45,6 +50,7 @@ class Report:
         return {
             "capture": self.capture,
             "datagrams": {k: n for k, n in self.datagrams.items() if n or k == "accepted"},
+            "rtcp": {k: n for k, n in self.rtcp.items() if n},
             "skipped": self.skipped,
             "cut": self.cut,
             "tracks": self.tracks,
@@ -56,9 +62,11 @@ def analyze(
     sinks: Mapping[str, Sink],
     *,
     reorder_ms: float = 60,
-    max_gap_s: float = 60,
+    max_gap_s: float = DEFAULT_MAX_GAP_S,
     telephone_events: Mapping[int, int] | None = None,
     learn_telephone_events: bool = False,
+    concealment: Concealment = "silence",
+    comfort_noise: ComfortNoise = "silence",
     progress: Callable[[float], None] | None = None,
 ) -> Report:
     """Read a capture to its end and return what it holds.
@@ -81,6 +89,8 @@ def analyze(
         max_gap_s=max_gap_s,
         telephone_events=telephone_events,
         learn_telephone_events=learn_telephone_events,
+        concealment=concealment,
+        comfort_noise=comfort_noise,
     )
     batch = PacketBatch(slot_bytes=LARGE_SLOT_BYTES)
     with CaptureReader(capture) as reader:
@@ -100,6 +110,7 @@ def analyze(
     return Report(
         capture=str(capture),
         datagrams=datagrams,
+        rtcp=dict(receiver.rtcp.counts),
         skipped=dict(reader.skipped),
         cut=reader.cut,
         tracks=[entry for _, entry in closed],

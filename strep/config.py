@@ -40,6 +40,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.filling import ComfortNoise, Concealment
 from strep.control.parameters import Flag  # noqa: TC001 -- read by pydantic
 from strep.control.settings import AutoFork, ControlSettings, PortRange
 from strep.receive.gate import Network
@@ -219,8 +220,18 @@ class Settings(BaseModel):
     once."""
     reorder_ms: Annotated[int, between(0, 2_000)] = 60
     """How long what stands behind a missing packet waits for it."""
-    max_gap_s: Annotated[float, between(1.0, 86_400)] = 60.0
-    """Longest silence that one gap in the timestamps inserts; a longer one is not believed."""
+    max_gap_s: Annotated[float, between(1.0, 86_400)] = 120.0
+    """Longest silence that is inserted for one gap; behind a longer one a new segment begins."""
+    max_ahead_s: Annotated[float, between(0.0, 86_400)] = 2.0
+    """How far silence that timestamps tell may run ahead of the arrivals. More than what is usual
+    is for media that is sent faster than it was spoken."""
+    concealment: Annotated[Concealment, one_of(Concealment)] = "silence"
+    """What stands for lost packets: silence, the last frame again (`repeat`), or what ITU-T G.711
+    Appendix I makes of the audio before (`g711`)."""
+    comfort_noise: Annotated[ComfortNoise, one_of(ComfortNoise)] = "silence"
+    """What stands for pauses that a sender describes (RFC 3389): silence or `noise`."""
+    mouth_to_ear_ms: Annotated[float, between(0.0, 10_000)] = 0.0
+    """One-way delay of the calls, for their MOS: the media that is received does not tell it."""
     allowed_sources: Annotated[
         tuple[Annotated[Network, PlainValidator(_as_network)], ...], BeforeValidator(_as_list)
     ] = ()

@@ -28,6 +28,10 @@ class Figures:
     """By sink, like all that follow."""
     sink_dropped_frames: Mapping[str, int] = field(default_factory=dict)
     sink_errors: Mapping[str, int] = field(default_factory=dict)
+    tracks_distributed: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
+    """How the figures of closed tracks are distributed, see `Distributions.counts`."""
+    rtcp: Mapping[str, int] = field(default_factory=dict)
+    """Datagrams of RTCP by what became of them."""
     news_dropped: int = 0
     """Openings and closings of tracks that nobody will hear of."""
     pair_kernel_drops: int = 0
@@ -75,7 +79,10 @@ class Figures:
 def _sum(one: Any, other: Any) -> Any:
     if isinstance(one, int | float):
         return one + other
-    return {key: one.get(key, 0) + other.get(key, 0) for key in (*one, *other)}
+    return {
+        key: _sum(one[key], other[key]) if key in one and key in other else (one | other)[key]
+        for key in (*one, *other)
+    }
 
 
 @dataclass(frozen=True, slots=True)

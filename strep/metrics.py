@@ -6,10 +6,16 @@ Names carry their unit; docs/operations.md says what each means and what to do a
 from __future__ import annotations
 
 from collections import Counter
+from itertools import accumulate
 from typing import TYPE_CHECKING, get_args
 
 from prometheus_client import generate_latest
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, InfoMetricFamily
+from prometheus_client.core import (
+    CounterMetricFamily,
+    GaugeMetricFamily,
+    HistogramMetricFamily,
+    InfoMetricFamily,
+)
 from prometheus_client.platform_collector import PlatformCollector
 from prometheus_client.process_collector import ProcessCollector
 from prometheus_client.registry import Collector
@@ -19,7 +25,7 @@ from strep.controlmetrics import labelled, of_memory, of_plane, of_webhooks
 from strep.figures import State
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Iterable, Iterator, Mapping
 
     from prometheus_client.metrics_core import Metric
 
@@ -40,6 +46,16 @@ _PACKETS = {
     "resets": "Restarts of a sequence: another SSRC, or a jump that was continued",
     "timestamp_gaps": "Silences told by the timestamps (DTX, hold)",
     "silence_samples": "Samples of silence and loss between frames",
+    "realignments": "Frames that stand where their arrival says, and not their timestamp",
+}
+_DISTRIBUTED = {
+    "mos": "MOS of closed tracks by the E-model, lost packets silent",
+    "mos_concealed": "MOS of closed tracks by the E-model, lost packets concealed",
+    "loss_ratio": "Fraction of each track's packets that were given up",
+    "discard_ratio": "Fraction of each track's packets that came after they had been given up",
+    "loss_burst_packets": "Mean run of lost packets of each track that lost any",
+    "jitter_seconds": "Mean interarrival jitter of each track",
+    "drift_ppm": "How much each track's clock differs from the receiver's, either way",
 }
 _WAITING = {
     "held": "Packets that wait behind a hole",
@@ -123,6 +139,7 @@ def _datagrams(total: Figures, kernel_drops: int) -> Iterator[Metric]:
         "strep_datagrams_read", "Datagrams read from the sockets", total.datagrams_read
     )
     yield labelled("strep_datagrams", "Datagrams by what became of them", total.datagrams)
+    yield labelled("strep_rtcp", "Datagrams of RTCP by what became of them", total.rtcp, "outcome")
     yield CounterMetricFamily(
         "strep_kernel_drops",
         "Datagrams that the kernel dropped because the receive buffer was full",
@@ -147,11 +164,23 @@ def _tracks(total: Figures) -> Iterator[Metric]:
     yield GaugeMetricFamily("strep_tracks_open", "Open tracks", total.tracks_open)
     yield CounterMetricFamily("strep_tracks_opened", "Tracks opened", total.tracks_opened)
     yield labelled("strep_tracks_closed", "Tracks closed", total.tracks_closed)
+    for name, text in _DISTRIBUTED.items():
+        yield _histogram(f"strep_track_{name}", text, total.tracks_distributed.get(name, {}))
     yield CounterMetricFamily(
         "strep_track_news_dropped",
         "Openings and closings of tracks that were not told: too many waited",
         total.news_dropped,
     )
+
+
+def _histogram(name: str, text: str, counts: Mapping[str, float]) -> Metric:
+    """Return a histogram of counts as those of `Figures.tracks_distributed`."""
+    family = HistogramMetricFamily(name, text)
+    if counts:
+        bounds = sorted((bound for bound in counts if bound != "sum"), key=float)
+        sums = accumulate(counts[bound] for bound in bounds)
+        family.add_metric([], list(zip(bounds, sums, strict=True)), counts["sum"])
+    return family
 
 
 def _sinks(total: Figures) -> Iterator[Metric]:

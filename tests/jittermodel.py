@@ -31,6 +31,8 @@ class ModelTrack:
     candidate: Packet | None = None
     out: list[tuple[Packet, int, bool]] = field(default_factory=list)
     """(packet, packets lost before it, whether it restarts the sequence)."""
+    runs: list[tuple[int, int, int]] = field(default_factory=list)
+    """(resets, extended sequence number, packets) of each run of lost ones."""
     lost: int = 0
     late: int = 0
     duplicate: int = 0
@@ -64,8 +66,7 @@ class ModelTrack:
         elif same and WINDOW <= delta < MAX_DROPOUT:
             self.close_holes()
             lost = (packet.sequence - self.due) % 0x10000
-            self.lost += lost
-            self.due += lost
+            self.lose(lost)
             self.held[self.due] = packet
             self.release(lost)
         elif self.candidate and (self.candidate.ssrc, (self.candidate.sequence + 1) % 65536) == (
@@ -111,9 +112,29 @@ class ModelTrack:
 
     def close_hole(self) -> None:
         lost = min(self.held) - self.due
-        self.lost += lost
-        self.due += lost
+        self.lose(lost)
         self.release(lost)
+
+    def lose(self, packets: int) -> None:
+        if packets:
+            self.runs.append((self.resets, self.due, packets))
+        self.lost += packets
+        self.due += packets
+
+    def burst_totals(self, min_gap: int = 16) -> tuple[int, int, int]:
+        """Bursts, packets in them, and lost ones of these, by the definition of RFC 3611."""
+        groups: list[list[tuple[int, int, int]]] = []
+        for run in self.runs:
+            if groups:
+                resets, start, packets = groups[-1][-1]
+                if resets == run[0] and run[1] - (start + packets) < min_gap:
+                    groups[-1].append(run)
+                    continue
+            groups.append([run])
+        bursts = [group for group in groups if sum(packets for _, _, packets in group) > 1]
+        spans = [group[-1][1] + group[-1][2] - group[0][1] for group in bursts]
+        lost = [packets for group in bursts for _, _, packets in group]
+        return len(bursts), sum(spans), sum(lost)
 
     def release(self, lost: int) -> None:
         while self.due in self.held:

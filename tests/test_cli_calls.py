@@ -28,6 +28,9 @@ TRACK = CLOSED | {
     "packets": 177_001,
     "lost": 12,
     "jitter_mean_ms": 1.234,
+    "reordered": 3,
+    "drift_ppm": -12.5,
+    "quality": {"mos": 4.386, "mos_concealed": 4.4, "burst": {"runs": 4, "longest_packets": 5}},
     "speech": [[0.5, 1.0], [3.0, 7.25]],
 }
 
@@ -89,29 +92,25 @@ def test_the_list_fits_80_columns(strep):
     code, out, err = strep()
     assert (code, err) == (0, "")
     assert out.replace("\ufffd", "?").replace("\u2026", "~").splitlines() == [
-        "call leg began (UTC)         from         to              state    duration lost",
-        "2dc6fc35 2026-01-31 12:00:06 -            -               -            open    0",
-        "2dc6fc34 2026-01-31 12:00:01 +35319605861 sip:[i]bob?[31~ answered     open    0",
-        "428c31b6 2026-01-31 12:00:00 +35319605860 +18005550100    hangup    1:01:35   12",
+        "call leg began (UTC)      from         to            state    duration lost  mos",
+        "2dc6fc35 2026-01-31 12:00 -            -             -            open    0    -",
+        "2dc6fc34 2026-01-31 12:00 +35319605861 sip:[i]bob?[~ answered     open    0    -",
+        "428c31b6 2026-01-31 12:00 +35319605860 +18005550100  hangup    1:01:35   12 4.39",
     ]
 
 
 def test_a_wide_terminal_is_shown_more(strep):
-    _, out, _ = strep(columns=140)
+    _, out, _ = strep(columns=170)
     head, _, opened, ended = out.splitlines()
     assert head.split() == [
         "call", "leg", "began", "(UTC)", "from", "to", "direction", "state", "hangup", "cause",
-        "duration", "packets", "lost",
+        "duration", "packets", "lost", "loss", "burst", "jitter", "mos",
     ]  # fmt: skip
     assert "sip:[i]bob\ufffd[31m@example.org" in opened
-    assert ended.split()[-6:] == [
-        "incoming",
-        "hangup",
-        "normal_clearing",
-        "1:01:35",
-        "177001",
-        "12",
-    ]
+    assert ended.split()[-11:] == [
+        "incoming", "hangup", "normal_clearing", "1:01:35", "177001", "12", "0.01%", "5", "1.2",
+        "ms", "4.39",
+    ]  # fmt: skip
 
 
 def test_json_has_all_that_is_known_of_a_call(strep):
@@ -137,6 +136,17 @@ def test_json_has_all_that_is_known_of_a_call(strep):
                 "duration_s": 3695.0,
                 "packets": 177_001,
                 "lost": 12,
+                "quality": {
+                    "mos": 4.386,
+                    "mos_concealed": 4.4,
+                    "loss_ratio": 0.000068,
+                    "discard_ratio": 0.000006,
+                    "reorder_ratio": 0.000017,
+                    "burst_mean_packets": 3.0,
+                    "burst_longest_packets": 5,
+                    "jitter_mean_ms": 1.234,
+                    "drift_ppm": -12.5,
+                },
             }
         ],
         "next": None,
@@ -203,13 +213,26 @@ def test_show_has_the_call_its_forks_its_tracks_and_its_files(strep):
         "fork   requested           way                state   why",
         "fork-1 2026-01-31 12:00:05 ports 20000, 20001 stopped call.hangup",
         "",
-        "side       opened   closed       duration packets lost late dup jitter speech",
-        "A inbound  12:00:06 closed      3540.02 s  177001   12    1   2 1.2 ms  4.8 s",
-        "A outbound 12:00:06 interrupted         -       -    -    -   -      -      -",
+        "side       opened   closed       duration packets lost late jitter speech  mos",
+        "A inbound  12:00:06 closed      3540.02 s  177001   12    1 1.2 ms  4.8 s 4.39",
+        "A outbound 12:00:06 interrupted         -       -    -    -      -      -    -",
         "",
         "/srv/calls/x.wav",
         "/srv/calls/x.json",
     ]
+
+
+def test_show_on_a_wide_terminal_has_every_figure_of_quality(strep):
+    _, out, _ = strep("show", LEG, columns=170)
+    head, track = (
+        line for line in out.splitlines() if line.startswith("side") or " closed " in line
+    )
+    assert head.split()[3:] == [
+        "duration", "packets", "lost", "late", "dup", "reord", "runs", "longest", "jitter",
+        "drift", "speech", "mos", "concealed",
+    ]  # fmt: skip
+    assert "12     1    2      3     4        5  1.2 ms  -12.5 ppm" in track
+    assert track.split()[-2:] == ["4.39", "4.40"]
 
 
 def test_show_leaves_out_what_is_not_known(strep):
@@ -219,8 +242,8 @@ def test_show_leaves_out_what_is_not_known(strep):
         "began (UTC)  2026-01-31 12:00:06",
         "duration     open",
         "",
-        "side      opened   closed duration packets lost late dup jitter speech",
-        "A inbound 12:00:06 open          -       -    -    -   -      -      -",
+        "side      opened   closed duration packets lost late jitter speech mos",
+        "A inbound 12:00:06 open          -       -    -    -      -      -   -",
     ]
 
 
@@ -238,7 +261,8 @@ def test_show_as_json_has_every_figure(strep, arguments):
     (fork,) = call["forks"]
     assert (fork["rx_port"], fork["stopped_at"]) == (20_000, "2026-01-31T13:01:40.000Z")
     tracks = {track["direction"]: track for track in call["tracks"]}
-    assert tracks["inbound"] == TRACK | {"worker": 0, "speech_s": 4.75}
+    columns = {"worker": 0, "speech_s": 4.75, "loss_runs": 4, "longest_loss": 5}
+    assert tracks["inbound"] == TRACK | columns | {"mos": 4.386, "mos_concealed": 4.4}
     assert tracks["outbound"]["reason"] == "interrupted"
 
 

@@ -38,7 +38,11 @@ max_tracks = 16384
 idle_timeout_s = 120.0
 drain_timeout_s = 0.0
 reorder_ms = 60
-max_gap_s = 60.0
+max_gap_s = 120.0
+max_ahead_s = 2.0
+concealment = "silence"
+comfort_noise = "silence"
+mouth_to_ear_ms = 0.0
 allowed_sources = []
 new_tracks_per_s = 1000.0
 new_tracks_burst = 8192
@@ -75,6 +79,10 @@ idle_timeout_s = 12.5
 drain_timeout_s = 300.0
 reorder_ms = 0
 max_gap_s = 10.0
+max_ahead_s = 5.0
+concealment = "g711"
+comfort_noise = "noise"
+mouth_to_ear_ms = 150.0
 allowed_sources = ["192.0.2.0/24", "2001:db8::/32"]
 new_tracks_per_s = 50.0
 new_tracks_burst = 100
@@ -192,6 +200,10 @@ def test_environment_sets_everything():
         "STREP_NEW_TRACKS_BURST": "100",
         "STREP_SOURCE_TIMEOUT_S": "0.5",
         "STREP_LEARN_TELEPHONE_EVENTS": "true",
+        "STREP_MOUTH_TO_EAR_MS": "150",
+        "STREP_MAX_AHEAD_S": "5",
+        "STREP_CONCEALMENT": "G711",
+        "STREP_COMFORT_NOISE": "noise",
         "STREP_TICK_MS": "5",
         "STREP_SLOT_BYTES": "1600",
         "STREP_RECEIVE_BUFFER_BYTES": "65536",
@@ -224,6 +236,10 @@ def test_environment_sets_everything():
         new_tracks_burst=100,
         source_timeout_s=0.5,
         learn_telephone_events=True,
+        mouth_to_ear_ms=150.0,
+        max_ahead_s=5.0,
+        concealment="g711",
+        comfort_noise="noise",
         tick_ms=5,
         slot_bytes=1600,
         receive_buffer_bytes=65536,

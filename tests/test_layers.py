@@ -13,10 +13,12 @@ MODULES = sorted(p for package in ("strep", "pipeline") for p in (ROOT / package
 
 KNOWS_PIPELINE = {
     "strep/receive/receiver.py",  # hands packets on
+    "strep/receive/rtcp.py",  # tells it of reports
     "strep/worker.py",  # puts everything together, live
     "strep/workerprocess.py",  # only the sinks' error, to say it
     "strep/tracknews.py",  # what there is to say of a track
-    "strep/calls.py",  # reads the figures of running tracks
+    "strep/calls.py",
+    "strep/config.py",  # reads the figures of running tracks
     "strep/sinks.py",  # makes the sinks and writes the manifests
     "strep/analyze.py",  # puts everything together, for a capture
     "strep/cli/__init__.py",  # only the sinks' error, to show it

@@ -58,7 +58,12 @@ WITH_CONTROL = {
 
 def samples(**of):
     figures = Figures(
-        datagrams={"unknown_leg": 17}, waiting={"pending": 18}, legs_pending=19, news_dropped=20
+        tracks_distributed={"mos": {"4.0": 1, "4.4": 2, "+Inf": 3, "sum": 25.5}},
+        rtcp={"matched": 22},
+        datagrams={"unknown_leg": 17},
+        waiting={"pending": 18},
+        legs_pending=19,
+        news_dropped=20,
     )
     text = exposition(Overview([WorkerView(0, 1, "up", figures)]), 21, **of).decode()
     return {
@@ -84,6 +89,13 @@ def test_control_plane_database_and_webhooks_are_measured():
         ("strep_legs_pending", 19),
         ("strep_track_news_dropped_total", 20),
         ("strep_kernel_drops_total", 21),
+        ("strep_rtcp_total{matched}", 22),
+        # buckets are cumulative
+        ("strep_track_mos_bucket{4.0}", 1),
+        ("strep_track_mos_bucket{4.4}", 3),
+        ("strep_track_mos_bucket{+Inf}", 6),
+        ("strep_track_mos_count", 6),
+        ("strep_track_mos_sum", 25.5),
     ],
 )
 def test_what_there_is_of_each_daemon(name, value):

@@ -60,6 +60,9 @@ CLOSED = OPENED | {
     "duplicate": 3,
     "jitter_mean_ms": 1.25,
     "codec": "PCMU",
+    "reordered": 4,
+    "drift_ppm": 48.5,
+    "quality": {"mos": 4.25, "mos_concealed": 4.38, "burst": {"runs": 5, "longest_packets": 3}},
     "speech": [[0.5, 1.75], [10.0, 12.0]],
     "recording": "/srv/calls/call.wav",
     "manifest": "/srv/calls/call.json",
@@ -240,8 +243,14 @@ def test_a_closed_track_has_its_figures_and_all_of_its_entry(store):
         lost=11,
         late=2,
         duplicate=3,
+        reordered=4,
         jitter_mean_ms=1.25,
         speech_s=3.25,
+        loss_runs=5,
+        longest_loss=3,
+        mos=4.25,
+        mos_concealed=4.38,
+        drift_ppm=48.5,
         entry=CLOSED,
     )
     assert track.as_json()["codec"] == "PCMU"
@@ -339,6 +348,35 @@ def test_an_overview_sums_up_the_tracks(store):
     assert (overview.tracks, overview.open_tracks) == (3, 1)
     assert (overview.packets, overview.lost) == (5580, 12)
     assert overview.media_ended_ns == 1_769_860_864_250_000_000
+
+
+def test_an_overview_judges_the_media_of_the_call(store):
+    store.put_call(CALL)
+    store.put_track(StoredTrack.of(CLOSED, worker=0))
+    worse = {"mos": 3.5, "mos_concealed": 4.4, "burst": {"runs": 2, "longest_packets": 9}}
+    figures = {"lost": 19, "jitter_mean_ms": 2.25, "drift_ppm": -60.0, "quality": worse}
+    store.put_track(StoredTrack.of(CLOSED | figures | {"direction": "outbound"}, worker=0))
+    store.put_track(StoredTrack.of(OPENED | {"leg": "B"}, worker=0))
+    (overview,) = store.search().calls
+    # 2 * (2790 - 2 - 3) packets were released, and 30 lost
+    assert overview.quality.as_json() == {
+        "mos": 3.5,
+        "mos_concealed": 4.38,
+        "loss_ratio": 0.005357,
+        "discard_ratio": 0.000714,
+        "reorder_ratio": 0.001429,
+        "burst_mean_packets": 4.286,
+        "burst_longest_packets": 9,
+        "jitter_mean_ms": 1.75,
+        "drift_ppm": -60.0,
+    }
+    assert overview.as_json()["quality"] == overview.quality.as_json()
+
+
+def test_of_a_call_without_closed_tracks_nothing_is_known(store):
+    store.put_track(StoredTrack.of(OPENED, worker=0))
+    (overview,) = store.search().calls
+    assert set(overview.quality.as_json().values()) == {None}
 
 
 def test_a_call_is_open_until_the_carrier_has_told_of_its_end(store):
@@ -643,6 +681,27 @@ def test_a_database_of_an_older_version_is_not_read_but_brought_up_to_date(path,
         assert call_of(store) == CALL
         assert store._database.execute("SELECT tags FROM calls").fetchone()[0] is None
     Store(path, read_only=True).close()
+
+
+def test_tracks_of_the_first_version_are_kept(path):
+    names = ("reordered", "loss_runs", "longest_loss", "mos", "mos_concealed", "drift_ppm")
+    old = [f.name for f in fields(StoredTrack) if f.name not in names]
+    track = StoredTrack.of(CLOSED, worker=0)
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        migrate(database, MIGRATIONS[:1])
+        database.execute("INSERT INTO calls (call_leg_id, started_ns) VALUES (?, 1)", (LEG,))
+        marks = ", ".join("?" for _ in old)
+        values = [getattr(track, name) if name != "entry" else "{}" for name in old]
+        insert = f"INSERT INTO tracks ({', '.join(old)}) VALUES ({marks})"  # noqa: S608 -- our own
+        database.execute(insert, values)
+    with Store(path) as store:
+        assert store.tracks(LEG) == [replace(track, **dict.fromkeys(names), entry={})]
+        store.put_track(track)
+        assert store.tracks(LEG) == [track]
+        assert store.search().calls[0].quality.mos == 4.25
+        # the call takes its tracks with it
+        store.forget(2)
+        assert store.tracks(LEG) == []
 
 
 def test_an_empty_file_becomes_a_database_but_is_none_to_read(path):

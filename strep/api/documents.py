@@ -260,6 +260,26 @@ class OpenCalls(_Answer):
     """Workers that did not answer in time: their calls are not listed."""
 
 
+class CallQuality(_Answer):
+    """How a call's media came, over its closed tracks; null is what none of them knows."""
+
+    mos: float | None
+    """By the E-model of ITU-T G.107, lost packets silent; of the track that sounds worst."""
+    mos_concealed: float | None
+    """The same where lost packets are concealed."""
+    loss_ratio: float | None
+    """Fraction of all expected packets that were given up."""
+    discard_ratio: float | None
+    """Fraction that came after they had been given up."""
+    reorder_ratio: float | None
+    burst_mean_packets: float | None
+    """Mean run of lost packets."""
+    burst_longest_packets: int | None
+    jitter_mean_ms: float | None
+    drift_ppm: float | None
+    """How much faster the sender's clock runs than the receiver's; the greatest."""
+
+
 class Call(_CallFacts):
     """A call in the database."""
 
@@ -271,6 +291,7 @@ class Call(_CallFacts):
     packets: int
     """Of its closed tracks, as `lost`."""
     lost: int
+    quality: CallQuality
 
 
 class CallPage(_Answer):
@@ -312,6 +333,10 @@ class Track(_Answer):
     manifest: str | None = None
     reason: str | None = None
     """Why it was closed; null while it is open."""
+    mos: float | None = None
+    """By the E-model, lost packets silent; null where the track is not G.711 or not closed."""
+    mos_concealed: float | None = None
+    drift_ppm: float | None = None
 
 
 class CallDetails(_CallFacts):
@@ -322,6 +347,7 @@ class CallDetails(_CallFacts):
     duration_s: float | None = None
     packets: int | None = None
     lost: int | None = None
+    quality: CallQuality | None = None
     forks: list[StoredFork] = []
     tracks: list[Track]
 

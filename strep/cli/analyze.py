@@ -46,6 +46,18 @@ def add(commands: Any) -> None:
         action="store_true",
         help="take other payload types for that where their packets look so",
     )
+    parser.add_argument(
+        "--concealment",
+        choices=("silence", "repeat", "g711"),
+        default="silence",
+        help="what stands for lost packets (default: silence)",
+    )
+    parser.add_argument(
+        "--comfort-noise",
+        choices=("silence", "noise"),
+        default="silence",
+        help="what stands for pauses that the sender describes (default: silence)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -67,6 +79,8 @@ def run(arguments: argparse.Namespace) -> None:
             sinks,
             telephone_events=None if telephone_events is None else dict(telephone_events),
             learn_telephone_events=arguments.learn_telephone_events,
+            concealment=arguments.concealment,
+            comfort_noise=arguments.comfort_noise,
             progress=lambda done: bar.update(task, completed=done),
         )
     if report.cut:

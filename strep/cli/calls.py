@@ -14,7 +14,15 @@ from strep.cli.arguments import add_command
 from strep.cli.output import is_wide, out, print_json, print_plain, table
 
 if TYPE_CHECKING:
-    from strep.store import CallDetails, CallOverview, Page, Store, StoredFork, StoredTrack
+    from strep.store import (
+        CallDetails,
+        CallOverview,
+        CallQuality,
+        Page,
+        Store,
+        StoredFork,
+        StoredTrack,
+    )
 
 UNIT_S = {"s": 1, "m": 60, "h": 3600, "d": 86400}
 TIME_HELP = "a date or time, UTC where it names no zone, or such as 30m, 12h or 7d before now"
@@ -135,7 +143,7 @@ def _database(flag: Path | None) -> Path:
 def _print_page(page: Page) -> None:
     if page.calls:
         rows = [_call_row(call) for call in page.calls]
-        numbers = {"duration", "packets", "lost"}
+        numbers = {"duration", "packets", "lost", "loss", "burst", "jitter", "mos"}
         out.print(table(rows, numbers=numbers, elastic={"from", "to"}))
     else:
         out.print("no calls")
@@ -148,7 +156,7 @@ def _call_row(overview: CallOverview) -> dict[str, object]:
     wide = is_wide()
     return {
         "call leg": call.call_leg_id[:8],
-        "began (UTC)": _utc(call.started_ns),
+        "began (UTC)": _utc(call.started_ns, "%Y-%m-%d %H:%M:%S" if wide else "%Y-%m-%d %H:%M"),
         "from": call.from_number,
         "to": call.to_number,
         **({"direction": call.direction} if wide else {}),
@@ -157,6 +165,17 @@ def _call_row(overview: CallOverview) -> dict[str, object]:
         "duration": _duration(overview),
         **({"packets": overview.packets} if wide else {}),
         "lost": overview.lost,
+        **(_quality(overview.quality) if wide else {}),
+        "mos": _number(overview.quality.mos, 2),
+    }
+
+
+def _quality(quality: CallQuality) -> dict[str, object]:
+    loss_ratio = quality.loss_ratio
+    return {
+        "loss": None if loss_ratio is None else f"{loss_ratio:.2%}",
+        "burst": quality.burst_longest_packets,
+        "jitter": _with_unit(quality.jitter_mean_ms, "ms"),
     }
 
 
@@ -207,6 +226,7 @@ def _fork_row(fork: StoredFork) -> dict[str, object]:
 
 
 def _track_row(track: StoredTrack) -> dict[str, object]:
+    wide = is_wide()
     return {
         "side": f"{track.leg} {track.direction}",
         "opened": _utc(track.opened_ns, "%H:%M:%S"),
@@ -215,9 +235,13 @@ def _track_row(track: StoredTrack) -> dict[str, object]:
         "packets": track.packets,
         "lost": track.lost,
         "late": track.late,
-        "dup": track.duplicate,
+        **({"dup": track.duplicate, "reord": track.reordered} if wide else {}),
+        **({"runs": track.loss_runs, "longest": track.longest_loss} if wide else {}),
         "jitter": _with_unit(track.jitter_mean_ms, "ms"),
+        **({"drift": _with_unit(track.drift_ppm, "ppm")} if wide else {}),
         "speech": _with_unit(track.speech_s, "s"),
+        "mos": _number(track.mos, 2),
+        **({"concealed": _number(track.mos_concealed, 2)} if wide else {}),
     }
 
 
@@ -233,6 +257,10 @@ def _duration(overview: CallOverview) -> str | None:
     if overview.duration_s is None:
         return None
     return str(timedelta(seconds=round(overview.duration_s)))
+
+
+def _number(value: float | None, decimals: int) -> str | None:
+    return None if value is None else f"{value:.{decimals}f}"
 
 
 def _with_unit(value: float | None, unit: str, *, decimals: int = 1) -> str | None:

@@ -102,6 +102,7 @@ def track_table(tracks: list[dict[str, Any]]) -> Table:
             **({"resets": track["resets"]} if wide else {}),
             "jitter": f"{track['jitter_mean_ms']:.1f} ms",
             "speech": f"{sum(end - start for start, end in track['speech']):.1f} s",
+            **({"mos": track["quality"]["mos"]} if wide else {}),
         }
         for track in tracks
     ]

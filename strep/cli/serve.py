@@ -19,8 +19,9 @@ FLAGS = (
     "database", "keep_calls_days", "sink", "workers", "max_tracks", "idle_timeout_s",
     "drain_timeout_s", "reorder_ms", "max_gap_s", "allowed_sources", "tick_ms", "slot_bytes",
     "receive_buffer_bytes", "log_format", "log_level", "telephone_event_payload_types",
-    "control_base_url", "control_media_target", "control_port_range", "control_advertised_host",
-    "control_webhook_public_key", "control_auto_fork", "control_admission",
+    "max_ahead_s", "concealment", "comfort_noise", "control_base_url", "control_media_target",
+    "control_port_range", "control_advertised_host", "control_webhook_public_key",
+    "control_auto_fork", "control_admission",
 )  # fmt: skip
 """The settings that have a flag; all others of `control` are in the file or the environment."""
 
@@ -104,7 +105,11 @@ def add(commands: Any) -> None:
         "idle-timeout-s": "close a track that is silent on the wire so long (default 120)",
         "drain-timeout-s": "how long running calls may go on after SIGTERM (default 0)",
         "reorder-ms": "how long packets behind a missing one wait for it (default 60)",
-        "max-gap-s": "longest silence inserted for one gap (default 60)",
+        "max-gap-s": "longest silence inserted for one gap (default 120)",
+        "max-ahead-s": "how far silence may run ahead of the arrivals (default 2); more for media "
+        "that is sent faster than it was spoken",
+        "concealment": "what stands for lost packets: silence (default), repeat or g711",
+        "comfort-noise": "what stands for pauses that are described: silence (default) or noise",
         "tick-ms": "how often packets are drained and released (default 10)",
         "slot-bytes": "longest datagram that is taken whole (default 576: 60 ms of G.711)",
         "receive-buffer-bytes": "SO_RCVBUF asked for (default 33554432)",

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 from uuid import UUID
 
 import numpy as np
@@ -15,9 +15,11 @@ import numpy as np
 from pipeline.block import CloseReason, Track
 from pipeline.packets import Packets
 from pipeline.pipeline import Pipeline
+from pipeline.playout import DEFAULT_MAX_AHEAD_S, DEFAULT_MAX_GAP_S
 from strep.receive.admission import key_of
 from strep.receive.gate import Gate
 from strep.receive.heap import trim_heap
+from strep.receive.rtcp import RtcpListener
 from strep.receive.tracks import NO_ROW, TrackTable
 from strep.wire import Direction, DropReason, Endpoint, Kind, Leg
 
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.dispatch import Dispatcher
+    from pipeline.filling import ComfortNoise, Concealment
     from strep.receive.admission import Admission, Key
     from strep.receive.gate import GateSettings
     from strep.wire import PacketBatch
@@ -62,7 +65,8 @@ class Receiver:
 
     With an `admission` only call legs that it knows, and bound ports, open tracks; datagrams of
     others wait there. A `gate` bounds who may open tracks, and pins tracks to their sources.
-    `on_opened` is told of each new track.
+    `on_opened` is told of each new track, and of each segment. See `Pipeline` for the options that
+    are not named here.
 
     While it drains, only call legs that ran when that began open tracks.
 
@@ -77,10 +81,14 @@ class Receiver:
         max_tracks: int = 16_384,
         idle_timeout_s: float = 120,
         reorder_ms: float = 60,
-        max_gap_s: float = 60,
+        max_gap_s: float = DEFAULT_MAX_GAP_S,
         telephone_events: Mapping[int, int] | None = None,
         learn_telephone_events: bool = False,
+        max_ahead_s: float = DEFAULT_MAX_AHEAD_S,
+        concealment: Concealment = "silence",
+        comfort_noise: ComfortNoise = "silence",
         unix_offset_ns: int = 0,
+        mouth_to_ear_ms: float = 0.0,
         admission: Admission | None = None,
         gate: GateSettings | None = None,
         on_opened: Callable[[Track], None] | None = None,
@@ -92,13 +100,19 @@ class Receiver:
             max_gap_s=max_gap_s,
             telephone_events=telephone_events,
             learn_telephone_events=learn_telephone_events,
+            mouth_to_ear_ms=mouth_to_ear_ms,
+            max_ahead_s=max_ahead_s,
+            concealment=concealment,
+            comfort_noise=comfort_noise,
+            on_segment=self._next_segment,
         )
+        self.rtcp = RtcpListener(self.pipeline, self.table, flow_ids, unix_offset_ns=unix_offset_ns)
         self.idle_timeout_ns = round(idle_timeout_s * 1e9)
         self.unix_offset_ns = unix_offset_ns
         self.read = 0
         """Datagrams read."""
         self.tracks_opened = 0
-        self.tracks_closed: dict[CloseReason, int] = {"idle": 0, "closed": 0, "end": 0}
+        self.tracks_closed: dict[CloseReason, int] = dict.fromkeys(get_args(CloseReason), 0)
         self._dropped = np.zeros(len(DropReason), np.int64)
         self._bindings = _Bindings()
         self._admission = admission
@@ -175,10 +189,28 @@ class Receiver:
     def _take(self, batch: PacketBatch) -> None:
         if not batch.count:
             return
+        is_ordinary = batch.parse()
+        self._take_rtp(batch, is_ordinary=is_ordinary)
+        if not is_ordinary:
+            # last, so that what came with them has opened their tracks
+            self._hear_rtcp(batch)
+
+    def _hear_rtcp(self, batch: PacketBatch) -> None:
+        slots = np.flatnonzero(batch.reason[: batch.count] == DropReason.RTCP)
+        if not len(slots):
+            return
+        side, leg_id = batch.side[slots], batch.call_leg_id[:, slots]
+        plain = np.flatnonzero(batch.kind[slots] != Kind.STREP)
+        numbers = batch.binding[slots[plain]]
+        leg_id[:, plain] = self._bindings.leg_id[:, numbers]
+        side[plain] = self._bindings.side[numbers]
+        self.rtcp.hear(batch, slots, leg_id, side)
+
+    def _take_rtp(self, batch: PacketBatch, *, is_ordinary: bool) -> None:
         n = batch.count
         which: NDArray[np.intp] | None = None
         side, leg_id = batch.side[:n], batch.call_leg_id[:, :n]
-        if not batch.parse():
+        if not is_ordinary:
             reason = batch.reason[:n]
             self._dropped += np.bincount(reason, minlength=len(DropReason))
             which = np.flatnonzero(reason == DropReason.ACCEPTED)
@@ -253,6 +285,14 @@ class Receiver:
         self.pipeline.close(row, reason)
         self.table.remove(row)
         self.tracks_closed[reason] += 1
+
+    def _next_segment(self, track: Track) -> None:
+        """Take in that a track goes on as another one, on the same row."""
+        self.table.generation[track.row] = track.generation
+        self.tracks_closed["rate" if track.began == "rate" else "gap"] += 1
+        self.tracks_opened += 1
+        if self._on_opened is not None:
+            self._on_opened(track)
 
     def _open_new(
         self,
@@ -393,7 +433,9 @@ class Receiver:
             destination=_endpoint_text(batch.destination[slot].tobytes()),
             ssrc=int(batch.ssrc[slot]),
         )
-        self.pipeline.open(track, sequence=int(batch.sequence[slot]))
+        self.pipeline.open(
+            track, sequence=int(batch.sequence[slot]), timestamp=int(batch.timestamp[slot])
+        )
         self.tracks_opened += 1
         if self._on_opened is not None:
             self._on_opened(track)

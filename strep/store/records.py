@@ -7,7 +7,7 @@ them as RFC 3339 texts, under the field's name with `_at` for `_ns`.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, fields
+from dataclasses import asdict, dataclass, fields
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict
 
@@ -104,8 +104,18 @@ class StoredTrack:
     lost: int | None = None
     late: int | None = None
     duplicate: int | None = None
+    reordered: int | None = None
     jitter_mean_ms: float | None = None
     speech_s: float | None = None
+    loss_runs: int | None = None
+    """Runs of lost packets; None, like all that follow, where an older strep closed the track."""
+    longest_loss: int | None = None
+    """Packets in the longest of them."""
+    mos: float | None = None
+    """None where the track is not G.711, like `mos_concealed`."""
+    mos_concealed: float | None = None
+    drift_ppm: float | None = None
+    """None where it could not be told."""
     entry: Mapping[str, Any] | None = None
     """All of its figures, as in the manifest."""
 
@@ -131,6 +141,8 @@ class StoredTrack:
         }
         if "reason" not in entry:
             return cls(**opening)
+        quality = entry.get("quality", {})
+        burst = quality.get("burst", {})
         return cls(
             **opening,
             reason=entry["reason"],
@@ -140,8 +152,14 @@ class StoredTrack:
             lost=entry["lost"],
             late=entry["late"],
             duplicate=entry["duplicate"],
+            reordered=entry.get("reordered"),
             jitter_mean_ms=entry["jitter_mean_ms"],
             speech_s=sum(end - start for start, end in entry["speech"]),
+            loss_runs=burst.get("runs"),
+            longest_loss=burst.get("longest_packets"),
+            mos=quality.get("mos"),
+            mos_concealed=quality.get("mos_concealed"),
+            drift_ppm=entry.get("drift_ppm"),
             entry=entry,
         )
 
@@ -150,6 +168,55 @@ class StoredTrack:
         own = _as_json(self)
         entry = own.pop("entry") or {}
         return {**entry, **own}
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class CallQuality:
+    """How a call's media came, over its closed tracks; None is what none of them knows.
+
+    The same figures as `quality` in the manifest of a recording.
+    """
+
+    mos: float | None = None
+    """Of the track that sounds worst, as `mos_concealed`."""
+    mos_concealed: float | None = None
+    loss_ratio: float | None = None
+    """Of all expected packets, as the next two."""
+    discard_ratio: float | None = None
+    reorder_ratio: float | None = None
+    burst_mean_packets: float | None = None
+    burst_longest_packets: int | None = None
+    jitter_mean_ms: float | None = None
+    """Over all packets."""
+    drift_ppm: float | None = None
+    """The greatest in either direction."""
+
+    @classmethod
+    def of(cls, sums: Mapping[str, Any]) -> Self:
+        """Return the quality from sums over the tracks, named as in `strep.store.store`."""
+        expected = sums["packets"] - sums["late"] - sums["duplicate"] + sums["lost"]
+        runs = sums["loss_runs"]
+
+        def ratio(count: int | None) -> float | None:
+            return None if count is None or expected <= 0 else round(count / expected, 6)
+
+        return cls(
+            mos=sums["mos"],
+            mos_concealed=sums["mos_concealed"],
+            loss_ratio=ratio(sums["lost"]),
+            discard_ratio=ratio(sums["late"]),
+            reorder_ratio=ratio(sums["reordered"]),
+            burst_mean_packets=None if runs is None else round(sums["lost"] / max(1, runs), 3),
+            burst_longest_packets=sums["longest_loss"],
+            jitter_mean_ms=(
+                round(sums["jitter_ms_packets"] / sums["packets"], 3) if sums["packets"] else None
+            ),
+            drift_ppm=sums["drift_ppm"],
+        )
+
+    def as_json(self) -> dict[str, Any]:
+        """Return it for `json.dumps`."""
+        return asdict(self)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -164,6 +231,7 @@ class CallOverview:
     lost: int
     media_ended_ns: int | None
     """Arrival of the last packet."""
+    quality: CallQuality = CallQuality()
 
     @property
     def is_open(self) -> bool:
@@ -191,6 +259,7 @@ class CallOverview:
             "duration_s": self.duration_s,
             "packets": self.packets,
             "lost": self.lost,
+            "quality": self.quality.as_json(),
         }
 
 

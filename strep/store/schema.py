@@ -97,6 +97,49 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         """,
         "CREATE INDEX tracks_open ON tracks (call_leg_id) WHERE reason IS NULL",
     ),
+    # Quality of the tracks. The table is made anew, because `entry` has to stay the last column.
+    (
+        """
+        CREATE TABLE new_tracks (
+            call_leg_id TEXT NOT NULL REFERENCES calls ON DELETE CASCADE,
+            leg TEXT NOT NULL,
+            direction TEXT NOT NULL,
+            opened_ns INTEGER NOT NULL,
+            worker INTEGER NOT NULL,
+            recording TEXT,
+            manifest TEXT,
+            reason TEXT,
+            ended_ns INTEGER,
+            duration_s REAL,
+            packets INTEGER,
+            lost INTEGER,
+            late INTEGER,
+            duplicate INTEGER,
+            reordered INTEGER,
+            jitter_mean_ms REAL,
+            speech_s REAL,
+            loss_runs INTEGER,
+            longest_loss INTEGER,
+            mos REAL,
+            mos_concealed REAL,
+            drift_ppm REAL,
+            entry TEXT,
+            PRIMARY KEY (call_leg_id, leg, direction, opened_ns)
+        )
+        """,
+        """
+        INSERT INTO new_tracks (
+            call_leg_id, leg, direction, opened_ns, worker, recording, manifest, reason, ended_ns,
+            duration_s, packets, lost, late, duplicate, jitter_mean_ms, speech_s, entry
+        )
+        SELECT call_leg_id, leg, direction, opened_ns, worker, recording, manifest, reason,
+            ended_ns, duration_s, packets, lost, late, duplicate, jitter_mean_ms, speech_s, entry
+        FROM tracks
+        """,
+        "DROP TABLE tracks",
+        "ALTER TABLE new_tracks RENAME TO tracks",
+        "CREATE INDEX tracks_open ON tracks (call_leg_id) WHERE reason IS NULL",
+    ),
 )
 
 

@@ -11,6 +11,7 @@ from strep.store.records import (
     INTERRUPTED,
     CallDetails,
     CallOverview,
+    CallQuality,
     Page,
     StoredCall,
     StoredFork,
@@ -314,6 +315,13 @@ def _overviews(
         SELECT found.*, count(tracks.opened_ns) AS tracks,
             count(tracks.opened_ns) - count(tracks.reason) AS open_tracks,
             total(tracks.packets) AS packets, total(tracks.lost) AS lost,
+            total(tracks.late) AS late, total(tracks.duplicate) AS duplicate,
+            sum(tracks.reordered) AS reordered, sum(tracks.loss_runs) AS loss_runs,
+            max(tracks.longest_loss) AS longest_loss,
+            total(tracks.jitter_mean_ms * tracks.packets) AS jitter_ms_packets,
+            min(tracks.mos) AS mos, min(tracks.mos_concealed) AS mos_concealed,
+            CASE WHEN max(tracks.drift_ppm) > -min(tracks.drift_ppm)
+                THEN max(tracks.drift_ppm) ELSE min(tracks.drift_ppm) END AS drift_ppm,
             max(tracks.ended_ns) AS media_ended_ns
         FROM (
             SELECT * FROM calls WHERE {condition}
@@ -333,6 +341,7 @@ def _overviews(
             packets=int(row["packets"]),
             lost=int(row["lost"]),
             media_ended_ns=row["media_ended_ns"],
+            quality=CallQuality.of(dict(row)),
         )
         for row in rows
     ]

@@ -35,6 +35,17 @@ FIRST = {
     "duration_s": 15.0,
     "packets": 500,
     "lost": 3,
+    "quality": {
+        "mos": 4.2,
+        "mos_concealed": 4.4,
+        "loss_ratio": 0.006,
+        "discard_ratio": 0.002,
+        "reorder_ratio": 0.0,
+        "burst_mean_packets": 1.5,
+        "burst_longest_packets": 2,
+        "jitter_mean_ms": 1.25,
+        "drift_ppm": 4.5,
+    },
 }
 
 
@@ -181,7 +192,8 @@ def test_a_call_is_told_with_its_forks_and_tracks(with_calls, call_id):
             "command_id": None,
         }
     ]
-    assert document.pop("tracks") == [CLOSED | {"worker": 1, "speech_s": 0.5}]
+    columns = {"worker": 1, "speech_s": 0.5, "loss_runs": 2, "longest_loss": 2}
+    assert document.pop("tracks") == [CLOSED | columns | {"mos": 4.2, "mos_concealed": 4.4}]
     assert document == FIRST
 
 

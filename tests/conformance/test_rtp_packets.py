@@ -11,7 +11,8 @@ import pytest
 from material import MATERIAL, needs_material, table
 from wirecases import columnar, parsed_batch, scalar, strep
 
-from strep.wire import DropReason, Kind
+from strep.wire import DropReason, Kind, WireError
+from strep.wire.rtcp import parse as parse_rtcp
 
 VERDICTS = table("rtp-packets/EXPECT.csv")
 RTCP = [verdict for verdict in VERDICTS if verdict["file"].startswith("rtcp")]
@@ -44,6 +45,31 @@ def test_rtcp_is_never_audio(verdict):
     assert outcome(content) == {"kind": Kind.RTCP, "reason": DropReason.RTCP}
     assert outcome(strep(content)) == {"kind": Kind.STREP, "reason": DropReason.RTCP}
     assert outcome(strep(content, extra=bytes(9)))["reason"] == DropReason.RTCP
+
+
+@pytest.mark.parametrize("verdict", RTCP, ids=lambda v: v["file"])
+def test_rtcp_is_taken_where_another_parser_takes_it(verdict):
+    if verdict["aiortc_as_rtcp"].startswith("ok"):
+        parse_rtcp(packet(verdict))
+    else:
+        with pytest.raises(WireError):
+            parse_rtcp(packet(verdict))
+
+
+def test_rtcp_says_what_its_files_hold():
+    def of(name):
+        return parse_rtcp((MATERIAL / "rtp-packets" / name).read_bytes())
+
+    (sent,) = of("rtcp_sr.bin")
+    assert (sent.ssrc, sent.sender.packets, sent.sender.octets) == (1831097322, 269, 13557)
+    assert sent.sender.rtp_timestamp == 1722342718
+    assert (sent.blocks[0].ssrc, sent.blocks[0].jitter) == (2398654957, 127)
+    (received,) = of("rtcp_rr.bin")
+    assert (received.ssrc, received.sender) == (817267719, None)
+    assert (received.blocks[0].highest_sequence, received.blocks[0].jitter) == (630, 1906)
+    (named,) = of("rtcp_sdes.bin")
+    assert named.cname == "{63f459ea-41fe-4474-9d33-9707c9ee79d1}"
+    assert of("rtcp_bye.bin")[0].ssrcs == (2924645187,)
 
 
 @pytest.mark.parametrize("verdict", RTP, ids=lambda v: v["file"])

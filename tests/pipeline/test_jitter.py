@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, rule
@@ -295,6 +296,9 @@ class BankEqualsModel(RuleBasedStateMachine):
             for name in ("lost", "late", "duplicate", "reordered", "resets"):
                 assert getattr(self.bank, name)[row] == getattr(model, name), name
             assert self.bank.next_sequence[row] == model.due & 0xFFFF
+            assert self.bank.loss_runs[row] == len(model.runs)
+            assert self.bank.longest_loss[row] == max((n for *_, n in model.runs), default=0)
+            assert self.bank.burst_totals(row) == model.burst_totals()
 
     @invariant()
     def packets_are_conserved(self):
@@ -310,6 +314,48 @@ BankEqualsModel.TestCase.settings = settings(
     max_examples=150, stateful_step_count=25, deadline=None
 )
 test_bank_equals_the_model_on_any_arrivals = BankEqualsModel.TestCase
+
+
+def losing(*lost, end=200, first=100):
+    """A bank that was given all packets from `first` to `end` but these."""
+    return (
+        Bank(first=first)
+        .push(*packets(*(n & 0xFFFF for n in range(first, end) if n not in lost)))
+        .bank
+    )
+
+
+@pytest.mark.parametrize(
+    ("lost", "runs", "longest", "bursts"),
+    [
+        ([], 0, 0, (0, 0, 0)),
+        # one packet alone is no burst
+        ([120], 1, 1, (0, 0, 0)),
+        ([120, 121, 122], 1, 3, (1, 3, 3)),
+        # 15 packets between them: one burst of 17; with 16 there are two single losses
+        ([120, 136], 2, 1, (1, 17, 2)),
+        ([120, 137], 2, 1, (0, 0, 0)),
+        ([120, 121, 130, 160, 161, 162, 163, 190], 4, 4, (2, 15, 7)),
+    ],
+)
+def test_runs_of_losses_make_bursts(lost, runs, longest, bursts):
+    bank = losing(*lost)
+    assert (bank.loss_runs[0], bank.longest_loss[0]) == (runs, longest)
+    assert bank.burst_totals(0) == bursts
+
+
+def test_a_burst_goes_on_where_the_sequence_wraps():
+    assert losing(65_530, 65_540, first=65_500, end=65_600).burst_totals(0) == (1, 11, 2)
+
+
+def test_another_source_begins_a_burst_of_its_own():
+    bank = Bank(first=100).push(*packets(100, 102, start_ms=0)).tick(1000)
+    bank.push(*packets(103, 105, 106, ssrc=2, start_ms=1000)).push(
+        *packets(108, ssrc=2, start_ms=2000)
+    )
+    bank.tick(3000)
+    assert bank.bank.lost[0] == 2
+    assert bank.bank.burst_totals(0) == (0, 0, 0)
 
 
 def test_batching_changes_nothing():

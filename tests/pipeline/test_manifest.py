@@ -6,9 +6,10 @@ from uuid import UUID
 
 import pytest
 
-from pipeline.block import Track, TrackSummary
+from pipeline.block import Timeline, Track, TrackSummary
 from pipeline.keypress import KeyPress
 from pipeline.manifest import add_track, track_entry
+from pipeline.verdict import call_quality, track_quality
 
 INBOUND = Track(
     row=0,
@@ -101,6 +102,8 @@ def test_entry_tells_all_of_a_track():
         "jitter_last_ms": 0.5,
         "jitter_mean_ms": 0.75,
         "jitter_max_ms": 2.5,
+        "drift_ppm": None,
+        "quality": track_quality(SUMMARY),
         "sample_rate_hz": 8000,
         "duration_s": 10.0,
         "lost_at_s": [1.0, 1.5],
@@ -192,7 +195,9 @@ def test_manifest_of_one_side_is_complete_and_grows_with_the_other(tmp_path):
     }
     add_track(path, INBOUND, SUMMARY, {"wav": wav})
     manifest = json.loads(path.read_text())
-    assert manifest.pop("tracks")[0]["direction"] == "inbound"
+    tracks = manifest.pop("tracks")
+    assert tracks[0]["direction"] == "inbound"
+    assert manifest.pop("quality") == call_quality(tracks)
     assert manifest == {
         "version": 1,
         "call_leg_id": "428c31b6-7af4-4bcb-b7f5-5013ef9657c1",
@@ -209,9 +214,40 @@ def test_manifest_of_one_side_is_complete_and_grows_with_the_other(tmp_path):
     assert [track["recording"] for track in manifest["tracks"]] == ["call.wav", "call.wav"]
     assert [track["offset_s"] for track in manifest["tracks"]] == [0.0, 0.5]
     assert manifest["recordings"] == ["call.wav"]
+    assert manifest["quality"] == call_quality(manifest["tracks"])
     assert manifest["started_at"] == "2026-01-01T00:00:00.000Z"
     assert manifest["ended_at"] == "2026-01-01T00:00:11.500Z"
     assert [file.name for file in tmp_path.iterdir()] == ["call.json"]
+
+
+def test_entry_tells_drift_timeline_and_rtcp_where_there_are_such():
+    summary = dataclasses.replace(
+        SUMMARY,
+        drift_ppm=-48.26,
+        timeline=Timeline(interval_s=1.0, packets=(50, 49), lost=(0, 1), jitter_ms=(0.5, 0.6)),
+        rtcp={"sender": {"reports": 2}},
+    )
+    entry = track_entry(INBOUND, summary, {})
+    assert entry["drift_ppm"] == -48.3
+    assert entry["timeline"] == {
+        "interval_s": 1.0,
+        "packets": [50, 49],
+        "lost": [0, 1],
+        "jitter_ms": [0.5, 0.6],
+    }
+    assert entry["rtcp"] == {"sender": {"reports": 2}}
+    json.dumps(entry)
+
+
+def test_manifest_that_an_older_version_began_is_not_judged(tmp_path):
+    path = tmp_path / "call.json"
+    results = {"wav": {**RESULTS["wav"], "manifest": str(path)}}
+    add_track(path, INBOUND, SUMMARY, results)
+    manifest = json.loads(path.read_text())
+    del manifest["tracks"][0]["quality"]
+    path.write_text(json.dumps(manifest))
+    add_track(path, OUTBOUND, SUMMARY, results)
+    assert "quality" not in json.loads(path.read_text())
 
 
 def test_manifest_names_only_the_recording_that_it_stands_beside(tmp_path):
