@@ -97,7 +97,7 @@ class Payloads:
 
     def decode(self, codec: Codec, out: NDArray[np.int16]) -> None:
         """Decode into `out` (n, samples), C-contiguous."""
-        if self._kernel is None:
+        if self._kernel is None or codec.table is None:
             codec.decode(self._in_place(), out)
         else:
             self._kernel.decode(
@@ -200,7 +200,10 @@ class AudioBlock:
 
     @property
     def payload(self) -> NDArray[np.uint8]:
-        """(n, bytes) uint8, C-contiguous: the codec's codes as they came."""
+        """(n, bytes) uint8, C-contiguous: the codec's codes as they came.
+
+        Where `codec.table` is None, the samples: int16, little-endian.
+        """
         if self._payload is None:
             self._payload = self._frames.codes()
         return self._payload
@@ -271,7 +274,7 @@ class TrackSummary:
     resets: int
     """Restarts of the sequence: another SSRC, or a jump that the next packet continued."""
     unknown_payload: int
-    """Packets of a payload type that no codec is registered for."""
+    """Packets of a payload type that stands for no codec, or for one that is not installed."""
     timestamp_gaps: int
     """Timestamp gaps without loss: silence (DTX, hold), or packets without audio."""
     silence_samples: int
@@ -293,6 +296,10 @@ class TrackSummary:
     """The last sources that fed the track, in their order (at most 100)."""
     losses: tuple[tuple[int, int], ...]
     """(position in samples, packets) of each loss, the first 1,000 of them."""
+    codec: str = "unknown"
+    """Name of the codec of most packets."""
+    undecoded: int = 0
+    """Packets of a known codec whose payload could not be decoded: they are a gap."""
 
     @property
     def duration_s(self) -> float:

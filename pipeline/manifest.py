@@ -18,11 +18,9 @@ same call leg that began before.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.quality import codec_name
 from pipeline.utc import rfc3339
 
 if TYPE_CHECKING:
@@ -107,7 +105,7 @@ def track_entry(
         "destination": track.destination,
         "ssrc": _hexadecimal((track.ssrc, *summary.ssrcs)[-1]),
         "ssrcs": [_hexadecimal(ssrc) for ssrc in summary.ssrcs],
-        "codec": _main_codec(summary.payload_types),
+        "codec": summary.codec,
         "codecs": list(summary.codecs),
         "payload_types": {str(number): n for number, n in summary.payload_types.items()},
         "started_at": rfc3339(track.opened_unix_ns),
@@ -122,6 +120,7 @@ def track_entry(
         "reordered": summary.reordered,
         "resets": summary.resets,
         "unknown_payload": summary.unknown_payload,
+        "undecoded": summary.undecoded,
         "timestamp_gaps": summary.timestamp_gaps,
         "silence_s": summary.silence_samples / summary.sample_rate_hz,
         "jitter_last_ms": round(summary.jitter_last_ms, 3),
@@ -142,14 +141,6 @@ def track_entry(
         if further:
             entry.setdefault(name, further)
     return entry
-
-
-def _main_codec(payload_types: Mapping[int, int]) -> str:
-    """Return the name of the codec of most packets."""
-    packets: Counter[str] = Counter()
-    for number, n in payload_types.items():
-        packets[codec_name(number)] += n
-    return packets.most_common(1)[0][0] if packets else "unknown"
 
 
 def _hexadecimal(ssrc: int) -> str:

@@ -5,23 +5,27 @@ One object for all tracks. The caller says which row a packet belongs to, and wh
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, fields
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.block import CloseReason, Event, Track, TrackSummary
-from pipeline.codecs import CODECS
+from pipeline.codecs import CLOCK_RATES_HZ
+from pipeline.decoders import Decoders
 from pipeline.jitter import JitterBank
 from pipeline.playout import Playout
-from pipeline.quality import Statistics, codec_name
+from pipeline.quality import Statistics
 from pipeline.straight import StraightWay
 from strep_kernel import load
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable, Mapping
+    from uuid import UUID
 
     from pipeline.dispatch import Dispatcher
+    from pipeline.formats import Format
     from pipeline.packets import Packets, Released
 
 MAX_SSRCS = 100
@@ -48,6 +52,8 @@ class Counters:
     resets: int
     timestamp_gaps: int
     silence_samples: int
+    undecoded: int = 0
+    """Of those released: with a payload that could not be decoded."""
 
     def as_dict(self) -> dict[str, int]:
         """Return the totals by name."""
@@ -57,18 +63,31 @@ class Counters:
 class Pipeline:
     """Jitter bank, playout and sinks of all tracks.
 
+    `payload_types` say what dynamic ones stand for, before RFC 3551; `declared` which codec of no
+    static payload type a call leg was declared to have.
+
     Not thread-safe: one caller, on the receive loop.
     """
 
     def __init__(
-        self, dispatcher: Dispatcher, *, reorder_ms: float = 60, max_gap_s: float = 60
+        self,
+        dispatcher: Dispatcher,
+        *,
+        reorder_ms: float = 60,
+        max_gap_s: float = 60,
+        payload_types: Mapping[int, Format] | None = None,
+        declared: Callable[[UUID], Format | None] = lambda _: None,
     ) -> None:
         self.dispatcher = dispatcher
         self.tracks: dict[int, Track] = {}
         """The open tracks by row."""
         self.bank = JitterBank(reorder_ms=reorder_ms)
-        self.playout = Playout(max_gap_s=max_gap_s)
-        self.statistics = Statistics()
+        told = {} if payload_types is None else payload_types
+        clocks_hz = {number: each.clock_hz for number, each in told.items()}
+        self.statistics = Statistics({**CLOCK_RATES_HZ, **clocks_hz})
+        self.decoders = Decoders(told, on_learnt=self.statistics.learn_clock)
+        self.playout = Playout(max_gap_s=max_gap_s, decoders=self.decoders)
+        self._declared = declared
         self._ssrcs: dict[int, list[int]] = {}
         self._scratch = np.zeros(0, np.intp)
         kernel = load()
@@ -88,9 +107,17 @@ class Pipeline:
         if len(self._scratch) < self.bank.rows:
             self._scratch = np.zeros(self.bank.rows, np.intp)
         self._ssrcs[row] = [track.ssrc]
+        self.decoders.open(row)
+        self._declare(track)
         self.tracks[row] = track
         self.dispatcher.open(track)
         self._emit("track_opened", track, {"source": track.source, "ssrc": f"{track.ssrc:#010x}"})
+
+    def declare(self, call_leg_id: UUID) -> None:
+        """Ask again which codec a call leg has, for its open tracks."""
+        for track in self.tracks.values():
+            if track.call_leg_id == call_leg_id:
+                self._declare(track)
 
     def push(self, packets: Packets) -> None:
         """Take packets of open tracks in order of arrival."""
@@ -126,6 +153,7 @@ class Pipeline:
         summary = self.summary(row, reason)
         self.dispatcher.close(track, summary)
         self._emit("track_closed", track, {"reason": reason, "packets": summary.packets})
+        self.decoders.close(row)
         del self._ssrcs[row]
 
     def trim(self) -> None:
@@ -141,6 +169,10 @@ class Pipeline:
         """Return a track's figures as they are now."""
         bank, statistics, playout = self.bank, self.statistics, self.playout
         payload_types = statistics.by_payload_type(row)
+        decoders = self.decoders
+        codecs: Counter[str] = Counter()
+        for number, count in payload_types.items():
+            codecs[decoders.name(row, number)] += count
         packets = sum(payload_types.values())
         late, duplicate = int(bank.late[row]), int(bank.duplicate[row])
         return TrackSummary(
@@ -153,7 +185,9 @@ class Pipeline:
             duplicate=duplicate,
             reordered=int(bank.reordered[row]),
             resets=int(bank.resets[row]),
-            unknown_payload=sum(n for t, n in payload_types.items() if t not in CODECS),
+            unknown_payload=sum(
+                n for t, n in payload_types.items() if not decoders.can_decode(row, t)
+            ),
             timestamp_gaps=int(playout.timestamp_gaps[row]),
             silence_samples=int(playout.silence_samples[row]),
             jitter_last_ms=float(statistics.jitter_ns[row]) / 1e6,
@@ -164,9 +198,11 @@ class Pipeline:
             duration_samples=int(playout.end[row]),
             sample_rate_hz=int(playout.rate_hz[row]),
             payload_types=payload_types,
-            codecs=tuple(dict.fromkeys(codec_name(t) for t in payload_types)),
+            codecs=tuple(codecs),
             ssrcs=tuple(self._ssrcs[row]),
             losses=tuple(playout.losses.get(row, ())),
+            codec=codecs.most_common(1)[0][0] if codecs else "unknown",
+            undecoded=decoders.undecoded(row),
         )
 
     def counters(self) -> Counters:
@@ -185,7 +221,13 @@ class Pipeline:
             resets=bank.resets_total,
             timestamp_gaps=self.playout.timestamp_gaps_total,
             silence_samples=self.playout.silence_samples_total,
+            undecoded=self.decoders.undecoded_total,
         )
+
+    def _declare(self, track: Track) -> None:
+        declared = self._declared(track.call_leg_id)
+        if declared is not None:
+            self.decoders.declare(track.row, declared)
 
     def _count_restarts(self, released: Iterable[Released]) -> None:
         """Count the packets that were on probation and now begin a new sequence."""

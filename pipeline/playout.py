@@ -1,9 +1,11 @@
 """Playout: where each released frame stands in time, and blocks of equal frames for the sinks.
 
 A frame's position follows from its RTP timestamp: what lies between the end of the frame before
-and its beginning is a gap, of silence (DTX, hold) or of loss. A timestamp that cannot be believed
-(a gap beyond `max_gap_s`, a step back beyond two seconds, or a new sequence) is not: there the
-frame stands as far behind the one before as it arrived behind it, at most `max_gap_s`.
+and its beginning is a gap, of silence (DTX, hold) or of loss. Positions count samples of audio,
+timestamps units of the codec's RTP clock: two samples each for G.722, one for all others. A
+timestamp that cannot be believed (a gap beyond `max_gap_s`, a step back beyond two seconds, or a
+new sequence) is not: there the frame stands as far behind the one before as it arrived behind it,
+at most `max_gap_s`.
 """
 
 from __future__ import annotations
@@ -14,6 +16,7 @@ import numpy as np
 
 from pipeline.block import AudioBlock, Payloads
 from pipeline.codecs import CODECS, PAYLOAD_TYPES
+from pipeline.decoders import Decoders
 from pipeline.rows import RowState
 from pipeline.sequence import distance32
 
@@ -31,7 +34,8 @@ MAX_LOSSES = 1000
 """Losses per track that are remembered one by one."""
 
 _NO_CODEC = PAYLOAD_TYPES
-_CODEC_OF = np.full(PAYLOAD_TYPES, _NO_CODEC, np.intp)
+_CODEC_OF = np.arange(2 * PAYLOAD_TYPES)  # beyond PAYLOAD_TYPES are those of decoded packets
+_CODEC_OF[:PAYLOAD_TYPES] = _NO_CODEC
 for _payload_type in CODECS:
     _CODEC_OF[_payload_type] = _payload_type
 
@@ -61,9 +65,11 @@ class Playout(RowState):
     needs_care: NDArray[np.bool_]
     """Whether something is remembered that the next audio frame must be told."""
 
-    def __init__(self, *, max_gap_s: float = 60) -> None:
+    def __init__(self, *, max_gap_s: float = 60, decoders: Decoders | None = None) -> None:
         super().__init__()
         self.max_gap_s = max_gap_s
+        self.decoders = Decoders() if decoders is None else decoders
+        """Of all that is not G.711."""
         self.timestamp_gaps_total = 0
         self.silence_samples_total = 0
         self.losses: dict[int, list[tuple[int, int]]] = {}
@@ -91,12 +97,23 @@ class Playout(RowState):
         if released.restarted:
             self._restarted.update(packets.rows.tolist())
             self.needs_care[packets.rows] = True
+            self.decoders.restart(packets.rows)
         for part, lost, kind in _by_kind(packets, released.lost):
-            codec, size = CODECS.get(kind >> 16), kind & 0xFFFF
+            codec, size = self.decoders.codecs.get(kind >> 16), kind & 0xFFFF
             if codec is not None and size:
                 yield self._block(part, codec, size, lost)
-            elif lost is not None:
-                self._postpone(part.rows, lost)
+            else:
+                yield from self._play_others(part, lost)
+
+    def _play_others(
+        self, packets: Packets, lost: NDArray[np.int64] | None
+    ) -> Iterator[AudioBlock]:
+        """Yield the audio of packets that are not G.711, or have no payload."""
+        for part, part_lost, codec in self.decoders.decode(packets, lost):
+            if codec is not None:
+                yield self._block(part, codec, int(part.length[0]), part_lost)
+            elif part_lost is not None:
+                self._postpone(part.rows, part_lost)
 
     def _block(
         self,
@@ -111,12 +128,15 @@ class Playout(RowState):
         rate_hz = codec.sample_rate_hz
         if self._restarted or self._pending_lost:
             self.needs_care[rows] = False
+        if rate_hz != DEFAULT_RATE_HZ or self._has_other_rates:
+            self._set_rate(rows, rate_hz)
         position = end = self.end.take(rows)
         due = self.next_timestamp.take(rows)
         no_gap = packets.timestamp == due
         gap = np.zeros(n, np.int64)
         if self._restarted or not no_gap.all():
-            gap = self._gap(packets, distance32(packets.timestamp, due), rate_hz, end)
+            told = distance32(packets.timestamp, due) * codec.samples_per_unit
+            gap = self._gap(packets, told, rate_hz, end)
             position = end + gap
         if self._pending_lost:
             earlier = [self._pending_lost.pop(row, 0) for row in rows.tolist()]
@@ -125,11 +145,9 @@ class Playout(RowState):
             lost = np.zeros(n, np.int64) if lost is None else lost
             self._account(rows, end, gap, lost)
         self.end[rows] = position + samples
-        self.next_timestamp[rows] = packets.timestamp + samples & 0xFFFF_FFFF
+        units = samples // codec.samples_per_unit
+        self.next_timestamp[rows] = packets.timestamp + units & 0xFFFF_FFFF
         self.next_arrival_ns[rows] = packets.arrival_ns + samples * 1_000_000_000 // rate_hz
-        if rate_hz != DEFAULT_RATE_HZ or self._has_other_rates:
-            self._has_other_rates = True
-            self.rate_hz[rows] = rate_hz
         if self._pcm.size < n * samples:
             self._pcm = np.zeros(n * samples, np.int16)
         return AudioBlock(
@@ -163,6 +181,21 @@ class Playout(RowState):
             elapsed = np.clip(late_ns * rate_hz // 1_000_000_000, 0, most)
             gap = np.where(doubtful, elapsed, gap)
         return np.where(end > 0, gap, 0)
+
+    def _set_rate(self, rows: NDArray[np.intp], rate_hz: int) -> None:
+        """Have these tracks count samples of this rate.
+
+        Where it is another one than before, the timestamps have nothing to do with each other. The
+        straight way, which knows no rate but G.711's, is left to tracks of that rate.
+        """
+        self._has_other_rates = True
+        before = self.rate_hz.take(rows)
+        changed = rows[(before != rate_hz) & (self.end.take(rows) > 0)]
+        if len(changed):
+            self.end[changed] = self.end[changed] * rate_hz // self.rate_hz[changed]
+            self._restarted.update(changed.tolist())
+        self.rate_hz[rows] = rate_hz
+        self.needs_care[rows] = rate_hz != DEFAULT_RATE_HZ
 
     def _account(
         self,

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from pipeline.block import Track, TrackSummary
     from pipeline.dispatch import Results
+    from pipeline.formats import Format
     from pipeline.sinks.base import Sink
 
 IDLE_TIMEOUT_S = 3600.0
@@ -57,11 +58,13 @@ def analyze(
     *,
     reorder_ms: float = 60,
     max_gap_s: float = 60,
+    payload_types: Mapping[int, Format] | None = None,
     progress: Callable[[float], None] | None = None,
 ) -> Report:
     """Read a capture to its end and return what it holds.
 
-    `progress` is told the fraction read. Raises `CaptureError` and `SinkError`.
+    `payload_types` say what dynamic ones stand for. `progress` is told the fraction read. Raises
+    `CaptureError` and `SinkError`.
     """
     closed: list[tuple[Track, dict[str, Any]]] = []
 
@@ -76,6 +79,7 @@ def analyze(
         idle_timeout_s=IDLE_TIMEOUT_S,
         reorder_ms=reorder_ms,
         max_gap_s=max_gap_s,
+        payload_types=payload_types,
     )
     batch = PacketBatch(slot_bytes=LARGE_SLOT_BYTES)
     with CaptureReader(capture) as reader:

@@ -38,6 +38,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.formats import PayloadTypes
 from strep.control.settings import AutoFork, ControlSettings, PortRange
 from strep.specs import (
     Address,
@@ -66,6 +67,7 @@ __all__ = [
     "SinkSpec",
     "load",
     "parse_address",
+    "parse_payload_types",
     "parse_sink",
     "parse_sinks",
 ]
@@ -113,6 +115,20 @@ def _as_file_or_none(value: object) -> Path | None:
 
 def _as_database(value: object) -> Path | Literal["auto"] | None:
     return "auto" if value == "auto" else _as_file_or_none(value)
+
+
+def _as_payload_types(value: object) -> PayloadTypes:
+    if isinstance(value, dict):
+        value = ",".join(f"{number}={codec}" for number, codec in value.items())
+    return PayloadTypes.parse(as_text(value, "NUMBER=CODEC[,...], such as 96=opus,97=L16/16000"))
+
+
+def parse_payload_types(text: str) -> PayloadTypes:
+    """Read `96=opus,97=L16/16000`. Raises ConfigError."""
+    try:
+        return PayloadTypes.parse(text)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _as_workers(value: object) -> object:
@@ -178,6 +194,9 @@ class Settings(BaseModel):
     """How long what stands behind a missing packet waits for it."""
     max_gap_s: Annotated[float, between(1.0, 86_400)] = 60.0
     """Longest silence that one gap in the timestamps inserts; a longer one is not believed."""
+    payload_types: Annotated[PayloadTypes, PlainValidator(_as_payload_types)] = PayloadTypes()
+    """What RTP payload types stand for beside the static ones: `96=opus,97=L16/16000`; in the file
+    also a table. G.711's two and comfort noise stay what they are."""
     tick_ms: Annotated[int, between(1, 100)] = 10
     """How often packets are drained and released."""
     receive_buffer_bytes: Annotated[int, between(65_536, 2**30)] = 32 * 2**20

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 import structlog
 
 from pipeline.dispatch import Dispatcher
+from pipeline.formats import declared_format
 from strep.callbook import CallBook
 from strep.calls import open_calls
 from strep.figures import Figures
@@ -32,6 +33,7 @@ if TYPE_CHECKING:
 
     from pipeline.block import Track, TrackSummary
     from pipeline.dispatch import Results
+    from pipeline.formats import Format
     from strep.callbook import Earlier, Facts
     from strep.config import Settings
     from strep.specs import Listener
@@ -68,6 +70,8 @@ class Worker:
             idle_timeout_s=settings.idle_timeout_s,
             reorder_ms=settings.reorder_ms,
             max_gap_s=settings.max_gap_s,
+            payload_types=settings.payload_types,
+            declared=self._declared,
             unix_offset_ns=time.time_ns() - time.monotonic_ns(),
             admission=_admission(settings),
             on_opened=self._opened,
@@ -105,7 +109,10 @@ class Worker:
 
     def announce(self, call_leg_id: UUID, facts: Facts) -> None:
         """Let a leg be known: its packets are admitted, and `facts` go to its manifests."""
+        before = self._declared(call_leg_id)
         self._book.announce(call_leg_id, facts)
+        if self._declared(call_leg_id) != before:
+            self.receiver.pipeline.declare(call_leg_id)
         self.receiver.admit(call_leg_id)
 
     def forget(self, call_leg_id: UUID) -> None:
@@ -161,6 +168,11 @@ class Worker:
     def calls(self) -> AsyncIterator[str]:
         """Give out the open calls; see `open_calls`."""
         return open_calls(self.receiver.pipeline, self.number, self._book.facts)
+
+    def _declared(self, call_leg_id: UUID) -> Format | None:
+        """Return the codec that a leg may have under any dynamic payload type."""
+        codecs = (self._book.facts(call_leg_id) or {}).get("preferred_codecs")
+        return declared_format(codecs) if isinstance(codecs, str) else None
 
     # -- what happens to tracks
 

@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from pipeline.formats import Format
 from strep.config import (
     Address,
     ConfigError,
@@ -20,6 +21,7 @@ from strep.config import (
 )
 from strep.control.settings import AutoFork, ControlSettings
 
+OPUS = Format("opus", 48_000)
 LEG = "0ccc7b54-4df3-4bca-a65a-3da1ecc777f0"
 NOT_AN_ADDRESS = "is not HOST:PORT (such as 0.0.0.0:9000 or [::1]:9000, ports 0 to 65535)"
 
@@ -33,6 +35,7 @@ max_tracks = 16384
 idle_timeout_s = 120.0
 reorder_ms = 60
 max_gap_s = 60.0
+payload_types = ""
 tick_ms = 10
 receive_buffer_bytes = 33554432
 slot_bytes = 576
@@ -59,6 +62,7 @@ max_tracks = 100
 idle_timeout_s = 12.5
 reorder_ms = 0
 max_gap_s = 10.0
+payload_types = "96=opus,97=L16/16000"
 tick_ms = 5
 receive_buffer_bytes = 65536
 slot_bytes = 1600
@@ -154,6 +158,12 @@ def test_file_sets_everything(toml):
     assert settings.as_toml() == FULL
 
 
+def test_payload_types_may_be_a_table(toml):
+    settings = load(toml('payload_types = {96 = "opus", 97 = "l16/16000"}'), {}, {})
+    assert str(settings.payload_types) == "96=opus,97=L16/16000"
+    assert load(None, {}, {"payload_types": "96=opus"}).payload_types == {96: OPUS}
+
+
 def test_environment_sets_everything():
     environment = {
         "STREP_MEDIA": f"[::1]:9000; 127.0.0.1:9002,call_leg_id={LEG},direction=outbound,leg=b",
@@ -165,6 +175,7 @@ def test_environment_sets_everything():
         "STREP_IDLE_TIMEOUT_S": "12.5",
         "STREP_REORDER_MS": "0",
         "STREP_MAX_GAP_S": "10",
+        "STREP_PAYLOAD_TYPES": "96=OPUS/48000/2",
         "STREP_TICK_MS": "5",
         "STREP_SLOT_BYTES": "1600",
         "STREP_RECEIVE_BUFFER_BYTES": "65536",
@@ -192,6 +203,7 @@ def test_environment_sets_everything():
         idle_timeout_s=12.5,
         reorder_ms=0,
         max_gap_s=10.0,
+        payload_types="96=opus",
         tick_ms=5,
         slot_bytes=1600,
         receive_buffer_bytes=65536,
@@ -258,7 +270,8 @@ def test_variables_that_others_set_under_our_prefix_are_left_alone():
             (
                 "unknown key 'zzz'; known are control, database, http, http_token_file, "
                 "idle_timeout_s, log_format, log_level, max_gap_s, max_tracks, media, "
-                "receive_buffer_bytes, recordings, reorder_ms, sink, slot_bytes, tick_ms, workers"
+                "payload_types, receive_buffer_bytes, recordings, reorder_ms, sink, slot_bytes, "
+                "tick_ms, workers"
             ),
         ),
         ("sinks = []", "unknown key 'sinks'; did you mean sink?"),
@@ -275,6 +288,18 @@ def test_variables_that_others_set_under_our_prefix_are_left_alone():
             f"max_gap_s: 1{'0' * 76}... is not a number from 1 to 86400",
         ),
         ("reorder_ms = 5000", "reorder_ms: 5000 is not a whole number from 0 to 2000"),
+        (
+            "payload_types = 96",
+            "payload_types: 96 is not NUMBER=CODEC[,...], such as 96=opus,97=L16/16000",
+        ),
+        ('payload_types = "0=opus"', "payload_types: '0=opus': payload type 0 has a fixed meaning"),
+        (
+            "payload_types = {96 = 3}",
+            (
+                "payload_types: '3' is no codec that can be decoded: "
+                "PCMU, PCMA, G722, G729, GSM, opus, L16"
+            ),
+        ),
         ("http = 8080", "http: 8080 is not HOST:PORT nor none"),
         ('http = "localhost"', f"http: 'localhost' {NOT_AN_ADDRESS} nor none"),
         ('recordings = ""', "recordings: '' is not a folder"),

@@ -17,6 +17,7 @@ KNOWS_PIPELINE = {
     "strep/workerprocess.py",  # only the sinks' error, to say it
     "strep/tracknews.py",  # what there is to say of a track
     "strep/calls.py",  # reads the figures of running tracks
+    "strep/config.py",  # what payload types stand for
     "strep/sinks.py",  # makes the sinks and writes the manifests
     "strep/analyze.py",  # puts everything together, for a capture
     "strep/cli/__init__.py",  # only the sinks' error, to show it

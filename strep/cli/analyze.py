@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from strep.cli.arguments import SINK_HELP, add_command
+from strep.cli.arguments import PAYLOAD_TYPES_HELP, SINK_HELP, add_command
 from strep.cli.output import out, print_json, progress, track_table, warn
 
 if TYPE_CHECKING:
@@ -35,22 +35,32 @@ def add(commands: Any) -> None:
         metavar="NAME[:key=value,...]",
         help=f"{SINK_HELP} (default: vad, and with --out also wav)",
     )
+    parser.add_argument(
+        "--payload-types",
+        default="",
+        metavar="NUMBER=CODEC[,...]",
+        help=PAYLOAD_TYPES_HELP,
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
 def run(arguments: argparse.Namespace) -> None:
     """Analyse a capture and print what it holds."""
     from strep.analyze import analyze  # noqa: PLC0415 -- other commands start without these
-    from strep.config import parse_sinks  # noqa: PLC0415
+    from strep.config import parse_payload_types, parse_sinks  # noqa: PLC0415
     from strep.sinks import make_sinks  # noqa: PLC0415
 
     default = ["vad", "wav"] if arguments.out else ["vad"]
     specs = parse_sinks(default if arguments.sink is None else arguments.sink)
     sinks = make_sinks(specs, arguments.out or Path("recordings"))
+    payload_types = parse_payload_types(arguments.payload_types)
     with progress() as bar:
         task = bar.add_task(f"reading {arguments.capture.name}", total=1.0)
         report = analyze(
-            arguments.capture, sinks, progress=lambda done: bar.update(task, completed=done)
+            arguments.capture,
+            sinks,
+            payload_types=payload_types,
+            progress=lambda done: bar.update(task, completed=done),
         )
     if report.cut:
         warn(report.cut)

@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from strep.cli.arguments import SINK_HELP, add_command
+from strep.cli.arguments import PAYLOAD_TYPES_HELP, SINK_HELP, add_command
 
 if TYPE_CHECKING:
     import argparse
@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 FLAGS = (
     "media", "http", "http_token_file", "recordings", "database", "sink", "workers", "max_tracks",
-    "idle_timeout_s", "reorder_ms", "max_gap_s", "tick_ms", "slot_bytes", "receive_buffer_bytes",
-    "log_format", "log_level", "control_base_url", "control_media_target", "control_port_range",
-    "control_advertised_host", "control_webhook_public_key", "control_auto_fork",
-    "control_admission",
+    "idle_timeout_s", "reorder_ms", "max_gap_s", "payload_types", "tick_ms", "slot_bytes",
+    "receive_buffer_bytes", "log_format", "log_level", "control_base_url", "control_media_target",
+    "control_port_range", "control_advertised_host", "control_webhook_public_key",
+    "control_auto_fork", "control_admission",
 )  # fmt: skip
 """The settings that have a flag; all others of `control` are in the file or the environment."""
 
@@ -75,6 +75,11 @@ def add(commands: Any) -> None:
         "--workers",
         metavar="N",
         help="processes that share the calls (default 1), or auto: one for each usable core",
+    )
+    settings.add_argument(
+        "--payload-types",
+        metavar="NUMBER=CODEC[,...]",
+        help=PAYLOAD_TYPES_HELP,
     )
     for flag, text in {
         "max-tracks": "tracks open at once in each worker (default 16384)",

@@ -20,11 +20,12 @@ from strep.receive.tracks import NO_ROW, TrackTable
 from strep.wire import Direction, DropReason, Endpoint, Kind, Leg
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from numpy.typing import NDArray
 
     from pipeline.dispatch import Dispatcher
+    from pipeline.formats import Format
     from strep.receive.admission import Admission
     from strep.wire import PacketBatch
 
@@ -52,7 +53,8 @@ class Receiver:
     captures. Not thread-safe: one caller, the receive loop.
 
     With an `admission` only call legs that it knows, and bound ports, open tracks; datagrams of
-    others wait there. `on_opened` is told of each new track.
+    others wait there. `on_opened` is told of each new track. For `payload_types` and `declared` see
+    `Pipeline`.
 
     Datagrams are conserved: `read` is what was accepted, plus what was dropped by reason, plus
     what is on probation, plus what is pending because its call leg is not known yet.
@@ -66,12 +68,20 @@ class Receiver:
         idle_timeout_s: float = 120,
         reorder_ms: float = 60,
         max_gap_s: float = 60,
+        payload_types: Mapping[int, Format] | None = None,
+        declared: Callable[[UUID], Format | None] = lambda _: None,
         unix_offset_ns: int = 0,
         admission: Admission | None = None,
         on_opened: Callable[[Track], None] | None = None,
     ) -> None:
         self.table = TrackTable(max_tracks)
-        self.pipeline = Pipeline(dispatcher, reorder_ms=reorder_ms, max_gap_s=max_gap_s)
+        self.pipeline = Pipeline(
+            dispatcher,
+            reorder_ms=reorder_ms,
+            max_gap_s=max_gap_s,
+            payload_types=payload_types,
+            declared=declared,
+        )
         self.idle_timeout_ns = round(idle_timeout_s * 1e9)
         self.unix_offset_ns = unix_offset_ns
         self.read = 0

@@ -192,6 +192,8 @@ def test_summary_of_a_plain_track():
         "codecs": ("PCMU",),
         "ssrcs": (1,),
         "losses": (),
+        "codec": "PCMU",
+        "undecoded": 0,
     }
 
 
@@ -236,6 +238,8 @@ def test_summary_of_a_track_to_which_everything_happened():
         "codecs": ("PCMU", "PCMA", "unknown"),
         "ssrcs": (1,),
         "losses": ((480, 1),),
+        "codec": "PCMU",
+        "undecoded": 0,
     }
     assert street.frames == [
         (0, 0, 0, 0),
@@ -272,11 +276,19 @@ def test_summary_has_the_jitter_of_rfc_3550():
 
 def test_codecs_are_named_once():
     street = Street(0).push(
-        P(sequence=100, payload_type=101), P(sequence=101, payload_type=9), P(sequence=102)
+        P(sequence=100, payload_type=101), P(sequence=101, payload_type=50), P(sequence=102)
     )
     summary = street.close()
     assert summary.codecs == ("PCMU", "unknown")
+    assert summary.codec == "unknown"
     assert summary.unknown_payload == 2
+
+
+def test_codec_is_that_of_most_packets():
+    street = Street(0).push(*stream(100, 101, payload_type=8), *stream(102, start_ms=40))
+    assert street.close().codec == "PCMA"
+    street = Street(0)
+    assert street.close().codec == "unknown"
 
 
 def test_new_source_is_listed_and_both_its_first_packets_count():
