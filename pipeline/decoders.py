@@ -18,7 +18,7 @@ from __future__ import annotations
 import importlib
 import logging
 from contextlib import suppress
-from dataclasses import replace
+from dataclasses import dataclass, fields, replace
 from functools import cache
 from typing import TYPE_CHECKING, Any
 
@@ -26,15 +26,14 @@ import numpy as np
 
 from pipeline.codecs import CODECS, PAYLOAD_TYPES, Codec
 from pipeline.formats import STATIC, Format, is_dynamic
+from pipeline.packets import Packets
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
     from numpy.typing import NDArray
 
-    from pipeline.packets import Packets
-
-    Part = tuple[Packets, NDArray[np.int64] | None, Codec | None]
+    Part = tuple[Packets, NDArray[np.int64] | None]
 
 _logger = logging.getLogger("pipeline.decoders")
 
@@ -42,14 +41,41 @@ INSTALL = "pip install 'strep[codecs]'"
 MAX_DECODERS = 4096
 """Decoders at once; packets of tracks beyond are not decoded, and counted."""
 
-_FIRST_DECODED = PAYLOAD_TYPES + 1
-"""Decoded packets have numbers from here on as payload types, which no packet comes with."""
-_NO_AUDIO = PAYLOAD_TYPES
-_TABLES = {codec.name: payload_type for payload_type, codec in CODECS.items()}
+_TABLES: Mapping[str, Codec] = {codec.name: codec for codec in CODECS.values()}
 _LIBRARY = {"G722": ("g722",), "G729": ("g729",), "GSM": ("gsm",), "opus": ("libopus", "opus")}
 """Names of FFmpeg's decoders, the best first."""
 _EVENT_BYTES = 4
 """Length of a telephone-event (RFC 4733 section 2.3)."""
+
+
+@dataclass(slots=True)
+class Decoded(Packets):
+    """Packets of one length whose payloads are what `codec` says: linear samples, or G.711."""
+
+    codec: Codec
+    received: Packets
+    """The same, as they came."""
+
+    @classmethod
+    def of(cls, packets: Packets, codec: Codec, received: Packets) -> Decoded:
+        """Return packets with these payloads."""
+        columns = {each.name: getattr(packets, each.name) for each in fields(packets)}
+        return cls(**columns, codec=codec, received=received)
+
+    def take(self, which: NDArray[np.intp]) -> Decoded:
+        """Return the packets at these indices; the payloads are not copied."""
+        received = self.received.take(which)
+        return Decoded.of(Packets.take(self, which), self.codec, received)
+
+    def copy(self) -> Decoded:
+        """Return packets that own their payloads, and may be kept; without them as they came."""
+        columns = {each.name: getattr(self, each.name).copy() for each in fields(Packets)}
+        columns |= {
+            "store": self.store.take(self.slot, axis=0),
+            "slot": np.arange(len(self.rows)),
+        }
+        received = replace(self.received, store=np.zeros((0, 0), np.uint8))
+        return Decoded(**columns, codec=self.codec, received=received)
 
 
 def duration_units(encoding: str, payload: bytes, channels: int = 1) -> int | None:
@@ -111,8 +137,6 @@ class Decoders:
         self.max_decoders = max_decoders
         self.undecoded_total = 0
         """Packets whose payload could not be decoded."""
-        self.codecs: dict[int, Codec] = dict(CODECS)
-        """By payload type: those of G.711, and from 129 on those of decoded packets."""
         self._on_learnt = on_learnt
         self._has_format = np.zeros(PAYLOAD_TYPES, np.bool_)
         self._has_format[list(self.payload_types)] = True
@@ -121,7 +145,6 @@ class Decoders:
         self._learnt: dict[int, tuple[int, Format]] = {}
         """By row: the payload type of what was declared."""
         self._decoders: dict[int, tuple[Format, _Decoder]] = {}
-        self._decoded_types: dict[Format, int] = {}
         self._undecoded: dict[int, int] = {}
         """By row, since it was opened."""
         self._names: dict[str, str | None] = {}
@@ -180,70 +203,59 @@ class Decoders:
     def decode(self, packets: Packets, lost: NDArray[np.int64] | None) -> Iterator[Part]:
         """Yield packets of one codec and duration each, with what was lost before them.
 
-        Their payloads are what the codec says, linear samples or G.711, and so is their payload
-        type: its number in `codecs`. Packets without audio come without a codec.
+        Those that are audio are `Decoded`, the others as they came.
         """
         may_be_audio = self._has_format.take(packets.payload_type).any()
         if not (may_be_audio or self._declared or self._learnt):
-            yield packets, lost, None
+            yield packets, lost
             return
-        parts: dict[tuple[int, int], list[int]] = {}
+        parts: dict[tuple[Codec | None, int], list[int]] = {}
         samples: dict[int, NDArray[np.int16]] = {}
         for i in range(len(packets)):
-            payload_type, pcm = self._decode(packets, i)
+            codec, pcm = self._decode(packets, i)
             size = int(packets.length[i])
             if pcm is not None:
                 samples[i] = pcm
                 size = 2 * len(pcm)
-            parts.setdefault((payload_type, size), []).append(i)
-        for (payload_type, size), which in parts.items():
+            parts.setdefault((codec, size), []).append(i)
+        for (codec, size), which in parts.items():
             part = packets.take(np.array(which))
-            part.payload_type[:] = payload_type
-            if which[0] in samples:
-                linear = np.array([samples[i] for i in which], "<i2")
-                part = replace(
+            part_lost = None if lost is None else lost[which]
+            if codec is None:
+                yield part, part_lost
+            elif which[0] not in samples:
+                yield Decoded.of(part, codec, part), part_lost
+            else:
+                linear = np.array([samples[i] for i in which], "<i2").view(np.uint8)
+                decoded = replace(
                     part,
-                    store=linear.view(np.uint8),
+                    store=linear,
                     slot=np.arange(len(which)),
                     offset=np.zeros(len(which), np.int64),
                     length=np.full(len(which), size),
                 )
-            yield part, None if lost is None else lost[which], self.codecs.get(payload_type)
+                yield Decoded.of(decoded, codec, part), part_lost
 
-    def _decode(self, packets: Packets, i: int) -> tuple[int, NDArray[np.int16] | None]:
-        """Return a packet's key in `codecs`, which is none without audio, and decoded samples."""
+    def _decode(self, packets: Packets, i: int) -> tuple[Codec | None, NDArray[np.int16] | None]:
+        """Return a packet's codec, None where it is no audio, and its samples if not G.711."""
         row, payload_type = int(packets.rows[i]), int(packets.payload_type[i])
         size, offset = int(packets.length[i]), int(packets.offset[i])
         known = self.format_of(row, payload_type) or self._learn(row, payload_type, size)
         if not size or known is None or not self._is_installed(known.encoding, payload_type):
-            return _NO_AUDIO, None
+            return None, None
         if known.encoding in _TABLES:
             return _TABLES[known.encoding], None
         payload = packets.store[packets.slot[i], offset : offset + size].tobytes()
         units = duration_units(known.encoding, payload, known.channels)
         if units == 0:
-            return _NO_AUDIO, None
-        decoded_type = self._decoded_type(known)
+            return None, None
+        codec = _linear(known)
         pcm = None if units is None else self._samples(row, known, payload)
-        expected = (units or 0) * self.codecs[decoded_type].samples_per_unit
-        if pcm is None or len(pcm) != expected:
+        if units is None or pcm is None or len(pcm) != units * codec.samples_per_unit:
             self._undecoded[row] = self._undecoded.get(row, 0) + 1
             self.undecoded_total += 1
-            return _NO_AUDIO, None
-        return decoded_type, pcm
-
-    def _decoded_type(self, known: Format) -> int:
-        """Return the key of a decoded format in `codecs`."""
-        number = self._decoded_types.get(known)
-        if number is None:
-            number = self._decoded_types[known] = _FIRST_DECODED + len(self._decoded_types)
-            rate_hz = known.sample_rate_hz
-            self.codecs[number] = Codec(
-                name=known.encoding,
-                sample_rate_hz=rate_hz,
-                samples_per_unit=rate_hz // known.clock_hz,
-            )
-        return number
+            return None, None
+        return codec, pcm
 
     def _learn(self, row: int, payload_type: int, size: int) -> Format | None:
         if row not in self._declared or not is_dynamic(payload_type) or size <= _EVENT_BYTES:
@@ -303,6 +315,15 @@ def _library_name(encoding: str) -> str | None:
             library.Codec(name, "r")
             return name
     return None
+
+
+@cache
+def _linear(known: Format) -> Codec:
+    """Return what blocks of a decoded format have as their codec."""
+    rate_hz = known.sample_rate_hz
+    return Codec(
+        name=known.encoding, sample_rate_hz=rate_hz, samples_per_unit=rate_hz // known.clock_hz
+    )
 
 
 class _Decoder:

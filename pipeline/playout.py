@@ -16,7 +16,7 @@ import numpy as np
 
 from pipeline.block import AudioBlock, Payloads
 from pipeline.codecs import CODECS, PAYLOAD_TYPES
-from pipeline.decoders import Decoders
+from pipeline.decoders import Decoded, Decoders
 from pipeline.rows import RowState
 from pipeline.sequence import distance32
 
@@ -34,8 +34,7 @@ MAX_LOSSES = 1000
 """Losses per track that are remembered one by one."""
 
 _NO_CODEC = PAYLOAD_TYPES
-_CODEC_OF = np.arange(2 * PAYLOAD_TYPES)  # beyond PAYLOAD_TYPES are those of decoded packets
-_CODEC_OF[:PAYLOAD_TYPES] = _NO_CODEC
+_CODEC_OF = np.full(PAYLOAD_TYPES, _NO_CODEC, np.intp)
 for _payload_type in CODECS:
     _CODEC_OF[_payload_type] = _payload_type
 
@@ -99,7 +98,7 @@ class Playout(RowState):
             self.needs_care[packets.rows] = True
             self.decoders.restart(packets.rows)
         for part, lost, kind in _by_kind(packets, released.lost):
-            codec, size = self.decoders.codecs.get(kind >> 16), kind & 0xFFFF
+            codec, size = CODECS.get(kind >> 16), kind & 0xFFFF
             if codec is not None and size:
                 yield self._block(part, codec, size, lost)
             else:
@@ -109,9 +108,11 @@ class Playout(RowState):
         self, packets: Packets, lost: NDArray[np.int64] | None
     ) -> Iterator[AudioBlock]:
         """Yield the audio of packets that are not G.711, or have no payload."""
-        for part, part_lost, codec in self.decoders.decode(packets, lost):
-            if codec is not None:
-                yield self._block(part, codec, int(part.length[0]), part_lost)
+        is_decoded = isinstance(packets, Decoded)
+        parts = [(packets, lost)] if is_decoded else self.decoders.decode(packets, lost)
+        for part, part_lost in parts:
+            if isinstance(part, Decoded):
+                yield self._block(part, part.codec, int(part.length[0]), part_lost)
             elif part_lost is not None:
                 self._postpone(part.rows, part_lost)
 

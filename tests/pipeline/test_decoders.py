@@ -14,10 +14,12 @@ from packetmaker import P, columns
 from trackmaker import track
 
 from pipeline import decoders
-from pipeline.decoders import Decoders, duration_units
+from pipeline.decoders import Decoded, Decoders, duration_units
 from pipeline.dispatch import Dispatcher
 from pipeline.formats import Format, PayloadTypes
+from pipeline.packets import Packets, Released
 from pipeline.pipeline import Pipeline
+from pipeline.playout import Playout
 from pipeline.sinks.base import Sink
 
 pytestmark = pytest.mark.usefixtures("kernel")
@@ -286,17 +288,32 @@ def test_pcmu_between_g722_keeps_its_place_in_time():
     ]
 
 
+@needs_library
 def test_there_are_at_most_so_many_decoders():
     held = Decoders(max_decoders=1)
     packets = columns([P(row, payload_type=9) for row in range(3)])
-    parts = [
-        (part.rows.tolist(), codec and codec.name) for part, _, codec in held.decode(packets, None)
-    ]
-    if decoders.load_library() is not None:
-        assert parts == [([0], "G722"), ([1, 2], None)]
-        assert (held.undecoded(0), held.undecoded(1), held.undecoded_total) == (0, 1, 2)
-        held.close(0)
-        assert len(held) == 0
+    parts = [(part.rows.tolist(), type(part)) for part, _ in held.decode(packets, None)]
+    assert parts == [([0], Decoded), ([1, 2], Packets)]
+    assert (held.undecoded(0), held.undecoded(1), held.undecoded_total) == (0, 1, 2)
+    held.close(0)
+    assert len(held) == 0
+
+
+@needs_library
+def test_decoded_packets_can_be_kept_and_are_not_decoded_again():
+    payload = encoders.g722(tone(320, 16_000))[0]
+    packets = columns([P(payload_type=9, payload=payload, timestamp=0)])
+    playout = Playout()
+    ((decoded, _),) = playout.decoders.decode(packets, None)
+    assert (decoded.codec.name, decoded.length.tolist()) == ("G722", [640])
+    assert decoded.received.length.tolist() == [160]
+    kept = decoded.take(np.array([0])).copy()
+    expected = decoded.store.tobytes()
+    decoded.store[:] = packets.store[:] = 0xA5
+    (block,) = playout.play(Released(kept))
+    assert block.payload.tobytes() == block.pcm.tobytes() == expected
+    assert (block.sample_rate_hz, int(playout.end[0])) == (16_000, 320)
+    assert kept.received.payload_type.tolist() == [9]
 
 
 # -- what a call declared
