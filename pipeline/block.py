@@ -24,8 +24,13 @@ if TYPE_CHECKING:
 
 Leg = Literal["A", "B"]
 DirectionName = Literal["inbound", "outbound"]
-CloseReason = Literal["idle", "closed", "end"]
-"""No packets for long, told to close, or the end of the receiver or the capture."""
+CloseReason = Literal["idle", "closed", "end", "gap", "rate"]
+"""No packets for long, told to close, or the end of the receiver or the capture; or the next
+segment begins: behind a gap longer than is filled, or at a change of the sample rate."""
+Began = Literal["first", "gap", "rate"]
+"""Why a segment of a track began: with the track, or as the one before was closed."""
+Origin = Literal["received", "concealed", "comfort_noise"]
+"""What a block's frames are: packets as they came, or filler for lost ones, or for silence."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -51,6 +56,13 @@ class Track:
     """`address:port` that it was sent to."""
     ssrc: int
     """SSRC of the first packet (RFC 3550 section 3); later ones are in the summary."""
+    segment: int = 0
+    """How many segments of this track came before, one right after the other; to sinks each is a
+    track of its own."""
+    began: Began = "first"
+    """Why this segment began."""
+    gap_s: float = 0.0
+    """Seconds from the end of the segment before to the beginning of this one."""
 
 
 class Payloads:
@@ -138,6 +150,7 @@ class AudioBlock:
         "codec",
         "gap_samples",
         "lost",
+        "origin",
         "position",
         "rows",
     )
@@ -153,6 +166,7 @@ class AudioBlock:
         arrival_ns: NDArray[np.int64],
         payload: Payloads | NDArray[np.uint8],
         scratch: NDArray[np.int16] | None = None,
+        origin: Origin = "received",
     ) -> None:
         """Make a block of payloads, or of an array of them, (n, bytes) uint8.
 
@@ -171,6 +185,9 @@ class AudioBlock:
         """(n,) int64: packets that were lost immediately before this frame."""
         self.arrival_ns = arrival_ns
         """(n,) int64: arrival of the frame's packet on the receiver's clock."""
+        self.origin: Origin = origin
+        """What the frames are. Filler stands in blocks of its own, before the frame behind the
+        hole, with no `gap_samples` and no `lost`; a sink that must not judge it looks here."""
         self._payload: NDArray[np.uint8] | None = None
         if not isinstance(payload, Payloads):
             self._payload = np.ascontiguousarray(payload)
@@ -181,6 +198,11 @@ class AudioBlock:
 
     def __len__(self) -> int:
         return len(self.rows)
+
+    @property
+    def is_received(self) -> bool:
+        """Whether the frames came as packets, and are not filler."""
+        return self.origin == "received"
 
     @property
     def sample_rate_hz(self) -> int:
@@ -233,6 +255,7 @@ class AudioBlock:
             lost=self.lost.copy(),
             arrival_ns=self.arrival_ns.copy(),
             payload=self._frames.codes(),
+            origin=self.origin,
         )
 
 
@@ -241,7 +264,7 @@ class Event:
     """Something that happened on a track, named in the past tense.
 
     Emitted by sinks (`speech_started`, `speech_stopped`) and by the receiver (`track_opened`,
-    `track_closed`), delivered to `Sink.event` of all sinks.
+    `track_realigned`, `track_closed`), delivered to `Sink.event` of all sinks.
     """
 
     kind: str
@@ -300,6 +323,16 @@ class TrackSummary:
     """Name of the codec of most packets."""
     undecoded: int = 0
     """Packets of a known codec whose payload could not be decoded: they are a gap."""
+    drift_ppm: float | None = None
+    """How much faster the sender's clock runs than the receiver's, in parts per million; None
+    where too little came to tell. Nothing is resampled by it."""
+    realignments: int = 0
+    """Frames that stand where their arrival says, or step back: a new sequence, a timestamp that is
+    not believed, a sender whose timestamps stood still during a hold."""
+    concealed_samples: int = 0
+    """Samples made for lost packets; they are part of `silence_samples`."""
+    comfort_noise_samples: int = 0
+    """Samples of comfort noise made for pauses, another part."""
 
     @property
     def duration_s(self) -> float:

@@ -157,8 +157,11 @@ class Decoders:
     # -- tracks
 
     def open(self, row: int) -> None:
-        """Begin to count for a track."""
+        """Begin to count for a track, or for the next segment of one."""
         self._undecoded.pop(row, None)
+        if row in self._learnt and self._on_learnt is not None:
+            payload_type, learnt = self._learnt[row]
+            self._on_learnt(row, payload_type, learnt.clock_hz)
 
     def declare(self, row: int, declared: Format) -> None:
         """Take in that a track may have this codec under a dynamic payload type.

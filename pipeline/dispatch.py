@@ -16,6 +16,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from pipeline.block import AudioBlock, Event, Track, TrackSummary
     from pipeline.sinks.base import Sink
 
@@ -94,6 +97,11 @@ class Dispatcher:
                 if runner.is_on:
                     kept = kept or block.copy()
                 runner.write(kept or block)
+
+    def silence(self, rows: NDArray[np.intp], until: NDArray[np.int64]) -> None:
+        """Tell all sinks that nothing came on these tracks; the arrays are theirs from now on."""
+        for runner in self.runners:
+            runner.call("silence", rows, until)
 
     def emit(self, event: Event) -> None:
         """Send an event to all sinks; from any thread."""
@@ -329,10 +337,10 @@ class ThreadRunner(InlineRunner):
     def call(self, method: str, *args: object) -> None:
         """Queue a call of a method of the sink.
 
-        What is told to a sink that hangs does not grow without end: ticks and events are left out
-        beyond MAX_QUEUED_CALLS. Tracks are bounded by themselves.
+        What is told to a sink that hangs does not grow without end: ticks, silence and events are
+        left out beyond MAX_QUEUED_CALLS. Tracks are bounded by themselves.
         """
-        if method in {"tick", "event"} and len(self._queue) > MAX_QUEUED_CALLS:
+        if method in {"tick", "silence", "event"} and len(self._queue) > MAX_QUEUED_CALLS:
             return
         self._queue.append(lambda: self._run(method, *args))
 

@@ -130,6 +130,11 @@ class JitterBank(RowState):
         self.ssrc[row] = ssrc
         self.next_sequence[row] = sequence
 
+    def recount(self, row: int) -> None:
+        """Begin the counts of a row anew, and leave its packets where they are."""
+        for counts in (self.lost, self.late, self.duplicate, self.reordered, self.resets):
+            counts[row] = 0
+
     def push(self, packets: Packets) -> tuple[NDArray[np.bool_] | None, list[Released]]:
         """Take packets of open tracks of which no row comes twice.
 
@@ -322,20 +327,8 @@ class JitterBank(RowState):
         first = self._probation.get(row)
         if first is None or (first.ssrc, first.next_sequence) != (ssrc, sequence):
             self._disown(row)
-            kept = Packets(
-                rows=packet.rows,
-                ssrc=packet.ssrc,
-                sequence=packet.sequence,
-                timestamp=packet.timestamp,
-                payload_type=packet.payload_type,
-                arrival_ns=packet.arrival_ns,
-                store=packet.store[packet.slot],
-                slot=np.zeros(1, np.intp),
-                offset=packet.offset,
-                length=packet.length,
-            )
             self._probation[row] = _Probation(
-                kept, ssrc, (sequence + 1) & 0xFFFF, int(packet.arrival_ns[0])
+                packet.copy(), ssrc, (sequence + 1) & 0xFFFF, int(packet.arrival_ns[0])
             )
             return False
         del self._probation[row]

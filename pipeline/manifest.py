@@ -126,6 +126,7 @@ def track_entry(
         "jitter_last_ms": round(summary.jitter_last_ms, 3),
         "jitter_mean_ms": round(summary.jitter_mean_ms, 3),
         "jitter_max_ms": round(summary.jitter_max_ms, 3),
+        "drift_ppm": None if summary.drift_ppm is None else round(summary.drift_ppm, 1),
         "sample_rate_hz": summary.sample_rate_hz,
         "duration_s": summary.duration_s,
         "lost_at_s": [position / summary.sample_rate_hz for position, _ in summary.losses],
@@ -135,6 +136,12 @@ def track_entry(
         "speech": [[segment["start_s"], segment["end_s"]] for segment in speech],
         "speech_levels_dbfs": [segment["level_dbfs"] for segment in speech],
     }
+    if track.segment:
+        entry["segment"] = {
+            "number": track.segment,
+            "began": track.began,
+            "gap_s": round(track.gap_s, 3),
+        }
     told = {recorder: _RECORDING_RESULTS, "vad": {"speech"}}
     for name, result in results.items():
         further = {key: value for key, value in result.items() if key not in told.get(name, ())}

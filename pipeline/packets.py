@@ -53,6 +53,21 @@ class Packets:
             length=self.length.take(which),
         )
 
+    def copy(self) -> Packets:
+        """Return packets that own their payloads, and may be kept."""
+        return Packets(
+            rows=self.rows.copy(),
+            ssrc=self.ssrc.copy(),
+            sequence=self.sequence.copy(),
+            timestamp=self.timestamp.copy(),
+            payload_type=self.payload_type.copy(),
+            arrival_ns=self.arrival_ns.copy(),
+            store=self.store.take(self.slot, axis=0),
+            slot=np.arange(len(self.rows)),
+            offset=self.offset.copy(),
+            length=self.length.copy(),
+        )
+
     def rounds(self, scratch: NDArray[np.intp]) -> list[Packets]:
         """Split into rounds in which no row comes twice, the first packet of each row first.
 
@@ -90,3 +105,8 @@ class Released:
     """Packets given up immediately before each; None for none."""
     restarted: bool = False
     """True where these begin a new sequence, whose timestamps have nothing to do with the old."""
+
+    def take(self, which: NDArray[np.intp]) -> Released:
+        """Return the packets at these indices; the payloads are not copied."""
+        lost = None if self.lost is None else self.lost.take(which)
+        return Released(self.packets.take(which), lost, self.restarted)

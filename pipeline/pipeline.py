@@ -6,16 +6,19 @@ One object for all tracks. The caller says which row a packet belongs to, and wh
 from __future__ import annotations
 
 from collections import Counter
-from dataclasses import dataclass, fields
+from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.block import CloseReason, Event, Track, TrackSummary
 from pipeline.codecs import CLOCK_RATES_HZ
-from pipeline.decoders import Decoders
+from pipeline.comfort import COMFORT_NOISE
+from pipeline.decoders import Decoded, Decoders
+from pipeline.drift import INTERVAL_NS, Drift
+from pipeline.filling import Filling
 from pipeline.jitter import JitterBank
-from pipeline.playout import Playout
+from pipeline.playout import DEFAULT_MAX_GAP_S, Playout
 from pipeline.quality import Statistics
 from pipeline.straight import StraightWay
 from strep_kernel import load
@@ -24,12 +27,18 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
     from uuid import UUID
 
+    from pipeline.block import AudioBlock, Began
     from pipeline.dispatch import Dispatcher
+    from pipeline.filling import ComfortNoise, Concealment
     from pipeline.formats import Format
     from pipeline.packets import Packets, Released
 
 MAX_SSRCS = 100
 """Sources per track that are remembered."""
+SILENCE_NS = 250_000_000
+"""How often sinks are told of passing silence."""
+OVERDUE_NS = 200_000_000
+"""By so much too late is a frame that silence is told for."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,6 +61,7 @@ class Counters:
     resets: int
     timestamp_gaps: int
     silence_samples: int
+    realignments: int
     undecoded: int = 0
     """Of those released: with a payload that could not be decoded."""
 
@@ -66,6 +76,11 @@ class Pipeline:
     `payload_types` say what dynamic ones stand for, before RFC 3551; `declared` which codec of no
     static payload type a call leg was declared to have.
 
+    Behind a gap longer than `max_gap_s` and at a change of the sample rate, a track's *segment*
+    ends: the sinks are told that the track is closed and that another is opened on its row, of the
+    next generation. `on_segment` is told of that other one before. `concealment` says what stands
+    for lost packets, `comfort_noise` what stands for pauses that a sender describes.
+
     Not thread-safe: one caller, on the receive loop.
     """
 
@@ -74,9 +89,12 @@ class Pipeline:
         dispatcher: Dispatcher,
         *,
         reorder_ms: float = 60,
-        max_gap_s: float = 60,
         payload_types: Mapping[int, Format] | None = None,
         declared: Callable[[UUID], Format | None] = lambda _: None,
+        max_gap_s: float = DEFAULT_MAX_GAP_S,
+        concealment: Concealment = "silence",
+        comfort_noise: ComfortNoise = "silence",
+        on_segment: Callable[[Track], None] | None = None,
     ) -> None:
         self.dispatcher = dispatcher
         self.tracks: dict[int, Track] = {}
@@ -86,8 +104,23 @@ class Pipeline:
         clocks_hz = {number: each.clock_hz for number, each in told.items()}
         self.statistics = Statistics({**CLOCK_RATES_HZ, **clocks_hz})
         self.decoders = Decoders(told, on_learnt=self.statistics.learn_clock)
-        self.playout = Playout(max_gap_s=max_gap_s, decoders=self.decoders)
         self._declared = declared
+        self.playout = Playout(
+            max_gap_s=max_gap_s,
+            decoders=self.decoders,
+            begin_segment=self._next_segment,
+            realigned=self._realigned,
+        )
+        self.drift = Drift()
+        self.filling: Filling | None = None
+        if (concealment, comfort_noise) != ("silence", "silence"):
+            self.filling = Filling(concealment=concealment, comfort_noise=comfort_noise)
+        self._states = [self.playout, self.statistics, self.drift]
+        if self.filling is not None:
+            self._states.append(self.filling)
+        self._on_segment = on_segment
+        self._next_drift_ns = 0
+        self._next_silence_ns = 0
         self._ssrcs: dict[int, list[int]] = {}
         self._scratch = np.zeros(0, np.intp)
         kernel = load()
@@ -101,17 +134,12 @@ class Pipeline:
         """Begin a track on its row, before its first packet, of this sequence number."""
         row = track.row
         self.bank.open(row, ssrc=track.ssrc, sequence=sequence)
-        for state in (self.playout, self.statistics):
+        for state in self._states:
             state.ensure(row + 1)
             state.renew(row)
         if len(self._scratch) < self.bank.rows:
             self._scratch = np.zeros(self.bank.rows, np.intp)
-        self._ssrcs[row] = [track.ssrc]
-        self.decoders.open(row)
-        self._declare(track)
-        self.tracks[row] = track
-        self.dispatcher.open(track)
-        self._emit("track_opened", track, {"source": track.source, "ssrc": f"{track.ssrc:#010x}"})
+        self._begin(track)
 
     def declare(self, call_leg_id: UUID) -> None:
         """Ask again which codec a call leg has, for its open tracks."""
@@ -125,8 +153,7 @@ class Pipeline:
             return
         if self._straight is not None and not self.bank.is_crowded:
             odd, blocks = self._straight.push(packets)
-            for block in blocks:
-                self.dispatcher.write(block)
+            self._write(blocks)
             if not len(odd):
                 return
             packets = packets.take(odd)
@@ -139,6 +166,15 @@ class Pipeline:
     def tick(self, now_ns: int) -> None:
         """Bring the passing of time: all packets that arrived before `now_ns` were pushed."""
         self._play(self.bank.tick(now_ns))
+        self._write(self.playout.tick(now_ns, reorder_ns=self.bank.reorder_ns))
+        if now_ns >= self._next_drift_ns:
+            self._next_drift_ns = now_ns + INTERVAL_NS
+            self.drift.sample(self.playout)
+        if now_ns >= self._next_silence_ns:
+            self._next_silence_ns = now_ns + SILENCE_NS
+            overdue = self.playout.overdue(now_ns, OVERDUE_NS)
+            if overdue is not None:
+                self.dispatcher.silence(*overdue)
         self.dispatcher.tick(now_ns)
 
     def idle_rows(self, before_ns: int) -> list[int]:
@@ -148,18 +184,16 @@ class Pipeline:
 
     def close(self, row: int, reason: CloseReason) -> None:
         """End a track: release what it holds and hand its summary to the sinks."""
-        track = self.tracks.pop(row)
         self._play(self.bank.close(row))
-        summary = self.summary(row, reason)
-        self.dispatcher.close(track, summary)
-        self._emit("track_closed", track, {"reason": reason, "packets": summary.packets})
+        self._write(self.playout.close(row))
+        self._end(row, self.summary(row, reason))
+        self.playout.renew(row)  # nothing is overdue on it any more
         self.decoders.close(row)
-        del self._ssrcs[row]
 
     def trim(self) -> None:
         """Give back memory of rows that are not in use any more."""
         rows = max(self.tracks, default=-1) + 1
-        for state in (self.bank, self.statistics, self.playout):
+        for state in (self.bank, *self._states):
             state.trim(rows)
         if self._straight is not None:
             self._straight.unbind()
@@ -174,19 +208,22 @@ class Pipeline:
         for number, count in payload_types.items():
             codecs[decoders.name(row, number)] += count
         packets = sum(payload_types.values())
+        filling = self.filling
         late, duplicate = int(bank.late[row]), int(bank.duplicate[row])
         return TrackSummary(
             reason=reason,
             packets=packets,
             payload_bytes=int(statistics.payload_bytes[row]),
-            released=packets - late - duplicate - int(bank.ahead[row]).bit_count(),
+            released=max(0, packets - late - duplicate - int(bank.ahead[row]).bit_count()),
             lost=int(bank.lost[row]),
             late=late,
             duplicate=duplicate,
             reordered=int(bank.reordered[row]),
             resets=int(bank.resets[row]),
             unknown_payload=sum(
-                n for t, n in payload_types.items() if not decoders.can_decode(row, t)
+                n
+                for t, n in payload_types.items()
+                if t != COMFORT_NOISE and not decoders.can_decode(row, t)
             ),
             timestamp_gaps=int(playout.timestamp_gaps[row]),
             silence_samples=int(playout.silence_samples[row]),
@@ -201,6 +238,10 @@ class Pipeline:
             codecs=tuple(codecs),
             ssrcs=tuple(self._ssrcs[row]),
             losses=tuple(playout.losses.get(row, ())),
+            drift_ppm=self.drift.ppm(row),
+            realignments=int(playout.realignments[row]),
+            concealed_samples=0 if filling is None else int(filling.concealed_samples[row]),
+            comfort_noise_samples=0 if filling is None else int(filling.noise_samples[row]),
             codec=codecs.most_common(1)[0][0] if codecs else "unknown",
             undecoded=decoders.undecoded(row),
         )
@@ -221,6 +262,7 @@ class Pipeline:
             resets=bank.resets_total,
             timestamp_gaps=self.playout.timestamp_gaps_total,
             silence_samples=self.playout.silence_samples_total,
+            realignments=self.playout.realignments_total,
             undecoded=self.decoders.undecoded_total,
         )
 
@@ -243,8 +285,70 @@ class Pipeline:
 
     def _play(self, released: Iterable[Released]) -> None:
         for part in released:
-            for block in self.playout.play(part):
-                self.dispatcher.write(block)
+            if self.filling is not None:
+                self.filling.hear(part.packets, self.playout)
+            self._write(self.playout.play(part))
+
+    def _write(self, blocks: Iterable[AudioBlock]) -> None:
+        for block in blocks:
+            if self.filling is not None:
+                for filler in self.filling.fill(block):
+                    self.dispatcher.write(filler)
+            self.dispatcher.write(block)
+
+    def _begin(self, track: Track) -> None:
+        self._ssrcs[track.row] = [track.ssrc]
+        self.decoders.open(track.row)
+        self._declare(track)
+        self.tracks[track.row] = track
+        self.dispatcher.open(track)
+        opened: dict[str, object] = {"source": track.source, "ssrc": f"{track.ssrc:#010x}"}
+        if track.segment:
+            opened |= {"segment": track.segment, "began": track.began, "gap_s": track.gap_s}
+        self._emit("track_opened", track, opened)
+
+    def _end(self, row: int, summary: TrackSummary) -> None:
+        track = self.tracks.pop(row)
+        self.dispatcher.close(track, summary)
+        self._emit("track_closed", track, {"reason": summary.reason, "packets": summary.packets})
+        del self._ssrcs[row]
+
+    def _next_segment(self, row: int, began: Began, gap_s: float, packet: Packets) -> None:
+        """Close the track on a row and open its next segment, which begins with this packet.
+
+        The packet has been counted for the segment before; what waits behind a hole stays so, and
+        so does what decoders remember.
+        """
+        if isinstance(packet, Decoded):
+            packet = packet.received
+        before, arrival_ns = self.tracks[row], int(packet.arrival_ns[0])
+        reason: CloseReason = "rate" if began == "rate" else "gap"
+        self.statistics.uncount(packet, last_arrival_ns=int(self.playout.next_arrival_ns[row]))
+        held = int(self.bank.ahead[row]).bit_count()
+        summary = self.summary(row, reason)
+        track = replace(
+            before,
+            generation=before.generation + 1,
+            opened_ns=arrival_ns,
+            opened_unix_ns=before.opened_unix_ns + arrival_ns - before.opened_ns,
+            ssrc=int(packet.ssrc[0]),
+            segment=before.segment + 1,
+            began=began,
+            gap_s=gap_s,
+        )
+        if self._on_segment is not None:
+            self._on_segment(track)
+        self._end(row, replace(summary, released=summary.released + held))
+        self.bank.recount(row)
+        for state in self._states:
+            state.renew(row)
+        self.statistics.update(packet)
+        self._begin(track)
+
+    def _realigned(self, row: int, samples: int) -> None:
+        """Say that a sender's timestamps had stood still for so long."""
+        gap_s = samples / int(self.playout.rate_hz[row])
+        self._emit("track_realigned", self.tracks[row], {"gap_s": round(gap_s, 3)})
 
     def _emit(self, kind: str, track: Track, data: dict[str, object]) -> None:
         self.dispatcher.emit(

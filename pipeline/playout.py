@@ -2,14 +2,30 @@
 
 A frame's position follows from its RTP timestamp: what lies between the end of the frame before
 and its beginning is a gap, of silence (DTX, hold) or of loss. Positions count samples of audio,
-timestamps units of the codec's RTP clock: two samples each for G.722, one for all others. A
-timestamp that cannot be believed (a gap beyond `max_gap_s`, a step back beyond two seconds, or a
-new sequence) is not: there the frame stands as far behind the one before as it arrived behind it,
-at most `max_gap_s`.
+timestamps units of the codec's RTP clock: two samples each for G.722, one for all others.
+
+The arrivals watch over that. Each track has a *lateness*: how much later its last frame came than
+its position would have it, by the clock that the track's frames have kept so far (a clock that may
+drift: lateness is forgotten at 0.1 % of the time that passes, which is ten times as fast as a
+crystal is wrong).
+
+- A gap is believed unless its end would run ahead of the arrivals by more than MOST_AHEAD_S: a
+  timestamp that was made up cannot write silence that has not passed. Steps back are believed up
+  to MAX_STEP_BACK_S; they overlap what was there.
+- A frame that is not believed, or begins a new sequence, stands as far behind the frame before
+  as it arrived behind it.
+- A frame that comes later than MOST_LATE_S waits for a fifth of a second. If others follow in a
+  burst, the network had stalled, and the timestamps are right. If they follow at the pace of
+  speech, the sender had stopped, and its timestamps with it (a hold): then the frame stands where
+  its arrival says, behind the silence that the timestamps have not told.
+
+A gap longer than `max_gap_s` is not filled, and audio of another rate does not fit: there a new
+segment begins, at position 0.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -17,21 +33,41 @@ import numpy as np
 from pipeline.block import AudioBlock, Payloads
 from pipeline.codecs import CODECS, PAYLOAD_TYPES
 from pipeline.decoders import Decoded, Decoders
+from pipeline.packets import Released
 from pipeline.rows import RowState
 from pipeline.sequence import distance32
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
 
     from numpy.typing import NDArray
 
+    from pipeline.block import Began
     from pipeline.codecs import Codec
-    from pipeline.packets import Packets, Released
+    from pipeline.packets import Packets
 
 DEFAULT_RATE_HZ = 8000
-MAX_STEP_BACK_S = 2.0
+DEFAULT_MAX_GAP_S = 120.0
+MAX_STEP_BACK_S = 1.0
+MOST_AHEAD_S = 2.0
+MOST_LATE_S = 1.0
+VERDICT_NS = 200_000_000
+"""How long a frame that comes far too late waits for what follows it."""
+CATCH_UP_NS = 200_000_000
+"""By so much less late than the first is a frame that belongs to a burst."""
+EXCUSED_NS = 1_000_000_000
+"""How long a network that had stalled is given, each time, to deliver the rest."""
+MAX_WAITING = 64
+"""Frames of one track that wait for the verdict."""
+MAX_WAITING_IN_ALL = 16_384
 MAX_LOSSES = 1000
 """Losses per track that are remembered one by one."""
+
+SECOND_NS = 1_000_000_000
+LONGEST_NS = 86_400 * SECOND_NS
+"""Waits are cut to this, so that no product with a sample rate overflows."""
+LEAK_BITS = 10
+"""Lateness is forgotten at 1 / 2**LEAK_BITS of the time that passes."""
 
 _NO_CODEC = PAYLOAD_TYPES
 _CODEC_OF = np.full(PAYLOAD_TYPES, _NO_CODEC, np.intp)
@@ -39,16 +75,50 @@ for _payload_type in CODECS:
     _CODEC_OF[_payload_type] = _payload_type
 
 
+@dataclass(slots=True)
+class _Places:
+    """Where frames stand."""
+
+    end: NDArray[np.int64]
+    """End of the frame before."""
+    waited_ns: NDArray[np.int64]
+    """How long after it was due each arrived."""
+    late_ns: NDArray[np.int64]
+    """How late each is, where it stands."""
+    gap: NDArray[np.int64] | None = None
+    """None where all frames follow at once."""
+    is_realigned: NDArray[np.bool_] = field(default_factory=lambda: np.zeros(0, np.bool_))
+    """Which begin another relation of the timestamps to the arrivals."""
+
+
+@dataclass(slots=True)
+class _Waiting:
+    """What has come on a track since a frame came far too late."""
+
+    since_ns: int
+    """Arrival of that frame."""
+    timestamp: int
+    last_ns: int
+    released: list[Released] = field(default_factory=list)
+
+
 class Playout(RowState):
-    """Media time of all tracks by row."""
+    """Media time of all tracks by row.
+
+    `begin_segment(row, began, gap_s, packet)` is called before the first frame of a further
+    segment is played; the row is renewed by then. `realigned(row, samples)` is called when silence
+    was inserted that the timestamps had not told.
+    """
 
     fresh = {  # noqa: RUF012 -- the columns' declaration, never changed
         "end": (np.int64, 0),
         "next_timestamp": (np.int64, 0),
         "next_arrival_ns": (np.int64, 0),
+        "late_ns": (np.int64, 0),
         "rate_hz": (np.int64, DEFAULT_RATE_HZ),
         "timestamp_gaps": (np.int64, 0),
         "silence_samples": (np.int64, 0),
+        "realignments": (np.int64, 0),
         "needs_care": (np.bool_, False),
     }
     end: NDArray[np.int64]
@@ -57,27 +127,54 @@ class Playout(RowState):
     """RTP timestamp of a frame that follows without a gap."""
     next_arrival_ns: NDArray[np.int64]
     """When that frame would arrive on a network without jitter."""
+    late_ns: NDArray[np.int64]
+    """How much later than its position has it the last frame came; below 0 by how much gaps that
+    were believed have run ahead of the arrivals."""
     rate_hz: NDArray[np.int64]
     """Sample rate of the last frame."""
     timestamp_gaps: NDArray[np.int64]
     silence_samples: NDArray[np.int64]
+    realignments: NDArray[np.int64]
+    """Frames whose timestamps did not tell where they stand."""
     needs_care: NDArray[np.bool_]
     """Whether something is remembered that the next audio frame must be told."""
 
-    def __init__(self, *, max_gap_s: float = 60, decoders: Decoders | None = None) -> None:
+    def __init__(
+        self,
+        *,
+        max_gap_s: float = DEFAULT_MAX_GAP_S,
+        decoders: Decoders | None = None,
+        begin_segment: Callable[[int, Began, float, Packets], None] | None = None,
+        realigned: Callable[[int, int], None] | None = None,
+    ) -> None:
         super().__init__()
         self.max_gap_s = max_gap_s
         self.decoders = Decoders() if decoders is None else decoders
         """Of all that is not G.711."""
         self.timestamp_gaps_total = 0
         self.silence_samples_total = 0
+        self.realignments_total = 0
         self.losses: dict[int, list[tuple[int, int]]] = {}
         """By row: (position, packets) of each loss, at most MAX_LOSSES."""
+        self._begin_segment = begin_segment
+        self._realigned = realigned
         self._pcm = np.zeros(0, np.int16)
         self._pending_lost: dict[int, int] = {}
         self._has_other_rates = False
         self._restarted: set[int] = set()
         """Rows whose next audio frame begins a new sequence."""
+        self._waiting: dict[int, _Waiting] = {}
+        """Rows that wait for the verdict on a frame that came far too late."""
+        self._waiting_in_all = 0
+        self._stopped: set[int] = set()
+        """Rows whose sender had stopped: the next audio frame stands where its arrival says."""
+        self._excused_ns: dict[int, int] = {}
+        """Rows whose network had stalled: until when frames may come far too late."""
+
+    @property
+    def waiting(self) -> int:
+        """Packets that wait for what follows a frame that came far too late."""
+        return self._waiting_in_all
 
     def renew(self, row: int) -> None:
         """Set one row to the fresh values."""
@@ -85,6 +182,11 @@ class Playout(RowState):
         self.losses.pop(row, None)
         self._pending_lost.pop(row, None)
         self._restarted.discard(row)
+        self._stopped.discard(row)
+        self._excused_ns.pop(row, None)
+        waiting = self._waiting.pop(row, None)
+        if waiting is not None:
+            self._waiting_in_all -= len(waiting.released)
 
     def play(self, released: Released) -> Iterator[AudioBlock]:
         """Yield the audio of released packets as blocks, each valid until the next is asked for.
@@ -92,7 +194,15 @@ class Playout(RowState):
         Packets without audio (no codec, no payload) yield nothing; the next frame's timestamp
         tells the length of the gap that they leave.
         """
+        if self._waiting:
+            is_waiting = np.isin(released.packets.rows, list(self._waiting))
+            if is_waiting.any():
+                for i in np.flatnonzero(is_waiting).tolist():
+                    yield from self._wait(released.take(np.array([i])))
+                released = released.take(np.flatnonzero(~is_waiting))
         packets = released.packets
+        if not len(packets):
+            return
         if released.restarted:
             self._restarted.update(packets.rows.tolist())
             self.needs_care[packets.rows] = True
@@ -100,7 +210,7 @@ class Playout(RowState):
         for part, lost, kind in _by_kind(packets, released.lost):
             codec, size = CODECS.get(kind >> 16), kind & 0xFFFF
             if codec is not None and size:
-                yield self._block(part, codec, size, lost)
+                yield from self._block(part, codec, size, lost)
             else:
                 yield from self._play_others(part, lost)
 
@@ -112,9 +222,42 @@ class Playout(RowState):
         parts = [(packets, lost)] if is_decoded else self.decoders.decode(packets, lost)
         for part, part_lost in parts:
             if isinstance(part, Decoded):
-                yield self._block(part, part.codec, int(part.length[0]), part_lost)
+                yield from self._block(part, part.codec, int(part.length[0]), part_lost)
             elif part_lost is not None:
                 self._postpone(part.rows, part_lost)
+
+    def tick(self, now_ns: int, *, reorder_ns: int = 0) -> Iterator[AudioBlock]:
+        """Yield what has waited long enough for a verdict, as `play` does.
+
+        All packets that arrived more than `reorder_ns` before `now_ns` have been played.
+        """
+        for row, waiting in list(self._waiting.items()):
+            if now_ns - waiting.since_ns > VERDICT_NS + reorder_ns:
+                yield from self._settle(row, is_burst=False)
+
+    def close(self, row: int) -> Iterator[AudioBlock]:
+        """Yield what waits on a row, as if its time were over."""
+        while row in self._waiting:
+            yield from self._settle(row, is_burst=False)
+
+    def overdue(
+        self, now_ns: int, after_ns: int
+    ) -> tuple[NDArray[np.intp], NDArray[np.int64]] | None:
+        """Return the rows on which no frame has come for long, and up to where; None for none.
+
+        A frame is overdue when it has not arrived `after_ns` after it should have; so much of what
+        has passed is left out of the positions, for frames that are only late. They end where the
+        next frame would begin a new segment.
+        """
+        over_ns = now_ns - self.next_arrival_ns
+        over_ns -= after_ns
+        # once more beyond the longest gap, so that its end is told
+        last_ns = round(self.max_gap_s * 1e9)
+        rows = np.flatnonzero((over_ns > 0) & (over_ns < last_ns + SECOND_NS) & (self.end > 0))
+        if not len(rows):
+            return None
+        passed_ns = np.minimum(over_ns.take(rows), last_ns)
+        return rows, self.end.take(rows) + passed_ns * self.rate_hz.take(rows) // SECOND_NS
 
     def _block(
         self,
@@ -122,81 +265,216 @@ class Playout(RowState):
         codec: Codec,
         size: int,
         lost: NDArray[np.int64] | None,
-    ) -> AudioBlock:
-        rows = packets.rows
-        n = len(rows)
-        samples = codec.samples(size)
-        rate_hz = codec.sample_rate_hz
-        if self._restarted or self._pending_lost:
-            self.needs_care[rows] = False
-        if rate_hz != DEFAULT_RATE_HZ or self._has_other_rates:
-            self._set_rate(rows, rate_hz)
-        position = end = self.end.take(rows)
-        due = self.next_timestamp.take(rows)
-        no_gap = packets.timestamp == due
-        gap = np.zeros(n, np.int64)
-        if self._restarted or not no_gap.all():
-            told = distance32(packets.timestamp, due) * codec.samples_per_unit
-            gap = self._gap(packets, told, rate_hz, end)
-            position = end + gap
-        if self._pending_lost:
-            earlier = [self._pending_lost.pop(row, 0) for row in rows.tolist()]
-            lost = np.array(earlier, np.int64) + (0 if lost is None else lost)
-        if lost is not None or position is not end:
-            lost = np.zeros(n, np.int64) if lost is None else lost
-            self._account(rows, end, gap, lost)
+    ) -> Iterator[AudioBlock]:
+        samples, rate_hz = codec.samples(size), codec.sample_rate_hz
+        self._follow_rate(packets, rate_hz)
+        places = self._place(packets, codec)
+        too_late = self._too_late(packets, places)
+        if too_late is not None:
+            self._begin_waiting(packets, lost, np.flatnonzero(too_late))
+            others = np.flatnonzero(~too_late)
+            if len(others):
+                lost = None if lost is None else lost[others]
+                yield from self._block(packets.take(others), codec, size, lost)
+            return
+        rows, gap = packets.rows, places.gap
+        if gap is not None:
+            self._realign(rows, gap, places.is_realigned)
+        lost = self._with_earlier(rows, lost)
+        position = places.end
+        if gap is not None:
+            self._begin_segments(packets, places, gap, rate_hz)
+            position = places.end + gap
+        if lost is not None or gap is not None:
+            lost = np.zeros(len(rows), np.int64) if lost is None else lost
+            gap = np.zeros(len(rows), np.int64) if gap is None else gap
+            self._account(rows, places.end, gap, lost)
+        frame_ns = samples * SECOND_NS // rate_hz
+        leak_ns = np.maximum(places.waited_ns + frame_ns, 0) >> LEAK_BITS
+        self.late_ns[rows] = places.late_ns - np.clip(places.late_ns, -leak_ns, leak_ns)
         self.end[rows] = position + samples
         units = samples // codec.samples_per_unit
         self.next_timestamp[rows] = packets.timestamp + units & 0xFFFF_FFFF
-        self.next_arrival_ns[rows] = packets.arrival_ns + samples * 1_000_000_000 // rate_hz
-        if self._pcm.size < n * samples:
-            self._pcm = np.zeros(n * samples, np.int16)
-        return AudioBlock(
+        self.next_arrival_ns[rows] = packets.arrival_ns + frame_ns
+        if self._has_other_rates:
+            self.rate_hz[rows] = rate_hz
+        if self._pcm.size < len(rows) * samples:
+            self._pcm = np.zeros(len(rows) * samples, np.int16)
+        yield AudioBlock(
             codec=codec,
             rows=rows,
             position=position,
-            gap_samples=gap,
-            lost=np.zeros(n, np.int64) if lost is None else lost,
+            gap_samples=np.zeros(len(rows), np.int64) if gap is None else gap,
+            lost=np.zeros(len(rows), np.int64) if lost is None else lost,
             arrival_ns=packets.arrival_ns,
             payload=Payloads(packets.store, packets.slot, packets.offset, size),
             scratch=self._pcm,
         )
 
-    def _gap(
-        self,
-        packets: Packets,
-        gap: NDArray[np.int64],
-        rate_hz: int,
-        end: NDArray[np.int64],
-    ) -> NDArray[np.int64]:
-        """Return the gaps that are believed, given those that the timestamps tell."""
-        rows = packets.rows
-        most = round(self.max_gap_s * rate_hz)
-        back = np.minimum(end, round(MAX_STEP_BACK_S * rate_hz))
-        doubtful = (gap > most) | (gap < -back)
+    def _place(self, packets: Packets, codec: Codec) -> _Places:
+        """Return where frames stand."""
+        rows, rate_hz = packets.rows, codec.sample_rate_hz
+        end = self.end.take(rows)
+        due = self.next_timestamp.take(rows)
+        before_ns = self.late_ns.take(rows)
+        waited_ns = packets.arrival_ns - self.next_arrival_ns.take(rows)
+        np.clip(waited_ns, -LONGEST_NS, LONGEST_NS, out=waited_ns)
+        places = _Places(end, waited_ns, before_ns + waited_ns)
+        if self._restarted or self._stopped or not (packets.timestamp == due).all():
+            told = distance32(packets.timestamp, due) * codec.samples_per_unit
+            self._believe(rows, told, places, rate_hz)
+        # audio may come early: what came before it was only late; a gap may not
+        usual_ns = np.maximum(places.late_ns, np.minimum(before_ns, 0))
+        if places.gap is None:
+            places.late_ns = usual_ns
+        else:
+            places.late_ns = np.where(places.gap > 0, places.late_ns, usual_ns)
+        if not end.all():
+            places.late_ns[end == 0] = waited_ns[end == 0] = 0
+        return places
+
+    def _believe(
+        self, rows: NDArray[np.intp], told: NDArray[np.int64], places: _Places, rate_hz: int
+    ) -> None:
+        """Set the gaps, given those that the timestamps tell."""
+        waited_ns, late_ns = places.waited_ns, places.late_ns
+        told_ns = told * SECOND_NS // rate_hz
+        back = np.minimum(places.end, round(MAX_STEP_BACK_S * rate_hz))
+        doubtful = (told > 0) & (told_ns - late_ns > round(MOST_AHEAD_S * 1e9)) | (told < -back)
         if self._restarted:
             doubtful |= np.isin(rows, list(self._restarted))
-            self._restarted.difference_update(rows.tolist())
+        gap, is_realigned = told, doubtful | (told < 0)
         if doubtful.any():
-            late_ns = packets.arrival_ns - self.next_arrival_ns.take(rows)
-            elapsed = np.clip(late_ns * rate_hz // 1_000_000_000, 0, most)
-            gap = np.where(doubtful, elapsed, gap)
-        return np.where(end > 0, gap, 0)
+            # what has run ahead of the arrivals is made good
+            elapsed_ns = np.maximum(np.minimum(waited_ns, late_ns), 0)
+            gap = np.where(doubtful, elapsed_ns * rate_hz // SECOND_NS, gap)
+        if self._stopped:
+            stopped = np.isin(rows, list(self._stopped))
+            gap = np.where(stopped, np.maximum(late_ns, 0) * rate_hz // SECOND_NS, gap)
+            is_realigned |= stopped
+        has_begun = places.end > 0
+        places.gap = np.where(has_begun, gap, 0)
+        places.is_realigned = is_realigned & has_begun
+        places.late_ns = late_ns - places.gap * SECOND_NS // rate_hz
 
-    def _set_rate(self, rows: NDArray[np.intp], rate_hz: int) -> None:
-        """Have these tracks count samples of this rate.
+    def _realign(
+        self, rows: NDArray[np.intp], gap: NDArray[np.int64], is_realigned: NDArray[np.bool_]
+    ) -> None:
+        """Count the frames whose timestamps did not tell where they stand, and say of holds."""
+        self.realignments[rows] += is_realigned
+        self.realignments_total += int(is_realigned.sum())
+        if self._realigned is not None and self._stopped:
+            for i in np.flatnonzero(is_realigned).tolist():
+                if int(rows[i]) in self._stopped:
+                    self._realigned(int(rows[i]), int(gap[i]))
 
-        Where it is another one than before, the timestamps have nothing to do with each other. The
-        straight way, which knows no rate but G.711's, is left to tracks of that rate.
-        """
+    def _with_earlier(
+        self, rows: NDArray[np.intp], lost: NDArray[np.int64] | None
+    ) -> NDArray[np.int64] | None:
+        """Return losses with those that were remembered; nothing is, of these rows, from now on."""
+        if not (self._restarted or self._stopped or self._pending_lost):
+            return lost
+        self.needs_care[rows] = False
+        self._restarted.difference_update(rows.tolist())
+        self._stopped.difference_update(rows.tolist())
+        if not self._pending_lost:
+            return lost
+        earlier = [self._pending_lost.pop(row, 0) for row in rows.tolist()]
+        return np.array(earlier, np.int64) + (0 if lost is None else lost)
+
+    # -- frames that come far too late
+
+    def _too_late(self, packets: Packets, places: _Places) -> NDArray[np.bool_] | None:
+        """Tell which frames have to wait for the verdict; None for none."""
+        too_late = places.late_ns > round(MOST_LATE_S * 1e9)
+        if not too_late.any():
+            return None
+        np.minimum(places.late_ns, LONGEST_NS, out=places.late_ns)
+        for i in np.flatnonzero(too_late).tolist():
+            row, arrival_ns = int(packets.rows[i]), int(packets.arrival_ns[i])
+            too_late[i] = arrival_ns > self._excused_ns.get(row, arrival_ns - 1)
+            if too_late[i]:
+                self._excused_ns.pop(row, None)
+        return too_late if too_late.any() else None
+
+    def _begin_waiting(
+        self, packets: Packets, lost: NDArray[np.int64] | None, which: NDArray[np.intp]
+    ) -> None:
+        for i in which.tolist():
+            one = packets.take(np.array([i])).copy()
+            row, arrival_ns = int(one.rows[0]), int(one.arrival_ns[0])
+            waiting = _Waiting(arrival_ns, int(one.timestamp[0]), arrival_ns)
+            waiting.released.append(Released(one, None if lost is None else lost[i : i + 1].copy()))
+            self._waiting[row] = waiting
+            self._waiting_in_all += 1
+            self.needs_care[row] = True
+
+    def _wait(self, released: Released) -> Iterator[AudioBlock]:
+        """Take a packet of a row that waits, and yield all when it brings the verdict."""
+        one = released.packets
+        row, arrival_ns = int(one.rows[0]), int(one.arrival_ns[0])
+        waiting = self._waiting[row]
+        elapsed_ns = arrival_ns - waiting.since_ns
+        if (
+            elapsed_ns > VERDICT_NS
+            or released.restarted
+            or self._waiting_in_all >= MAX_WAITING_IN_ALL
+        ):
+            yield from self._settle(row, is_burst=False)
+            yield from self.play(released)
+            return
+        lost = None if released.lost is None else released.lost.copy()
+        waiting.released.append(Released(one.copy(), lost))
+        waiting.last_ns = arrival_ns
+        self._waiting_in_all += 1
+        told = distance32(int(one.timestamp[0]), waiting.timestamp)
+        known = self.decoders.format_of(row, int(one.payload_type[0]))
+        clock_hz = int(self.rate_hz[row]) if known is None else known.clock_hz
+        caught_up_ns = told * SECOND_NS // clock_hz - elapsed_ns
+        is_burst = caught_up_ns >= CATCH_UP_NS
+        if is_burst or len(waiting.released) >= MAX_WAITING:
+            yield from self._settle(row, is_burst=is_burst)
+
+    def _settle(self, row: int, *, is_burst: bool) -> Iterator[AudioBlock]:
+        """Yield what has waited: as its timestamps say, or else as its arrival says."""
+        waiting = self._waiting.pop(row)
+        self._waiting_in_all -= len(waiting.released)
+        self.needs_care[row] = row in self._pending_lost or row in self._restarted or not is_burst
+        if is_burst:
+            self._excused_ns[row] = waiting.last_ns + EXCUSED_NS
+        else:
+            self._stopped.add(row)
+        for released in waiting.released:
+            yield from self.play(released)
+
+    # -- segments
+
+    def _follow_rate(self, packets: Packets, rate_hz: int) -> None:
+        """Begin new segments where the audio has another rate than before."""
+        if rate_hz == DEFAULT_RATE_HZ and not self._has_other_rates:
+            return
         self._has_other_rates = True
-        before = self.rate_hz.take(rows)
-        changed = rows[(before != rate_hz) & (self.end.take(rows) > 0)]
-        if len(changed):
-            self.end[changed] = self.end[changed] * rate_hz // self.rate_hz[changed]
-            self._restarted.update(changed.tolist())
-        self.rate_hz[rows] = rate_hz
-        self.needs_care[rows] = rate_hz != DEFAULT_RATE_HZ
+        rows = packets.rows
+        other = (self.rate_hz.take(rows) != rate_hz) & (self.end.take(rows) > 0)
+        for i in np.flatnonzero(other).tolist():
+            waited_ns = int(packets.arrival_ns[i] - self.next_arrival_ns[rows[i]])
+            self._next_segment(packets, i, "rate", max(0, waited_ns) / 1e9)
+
+    def _begin_segments(
+        self, packets: Packets, places: _Places, gap: NDArray[np.int64], rate_hz: int
+    ) -> None:
+        """Begin new segments behind gaps that are too long to be filled."""
+        for i in np.flatnonzero(gap > round(self.max_gap_s * rate_hz)).tolist():
+            self._next_segment(packets, i, "gap", int(gap[i]) / rate_hz)
+            places.end[i] = places.late_ns[i] = places.waited_ns[i] = gap[i] = 0
+
+    def _next_segment(self, packets: Packets, i: int, began: Began, gap_s: float) -> None:
+        row = int(packets.rows[i])
+        if self._begin_segment is not None:
+            self._begin_segment(row, began, gap_s, packets.take(np.array([i])))
+        self.renew(row)
+
+    # -- accounts
 
     def _account(
         self,

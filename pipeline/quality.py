@@ -102,6 +102,14 @@ class Statistics(RowState):
         if self._unseen:
             self._unseen = {row for row in self._unseen if self.first_arrival_ns[row] < 0}
 
+    def uncount(self, packet: Packets, *, last_arrival_ns: int) -> None:
+        """Take one packet back: it is counted elsewhere. The arrival is that of the one before."""
+        row = int(packet.rows[0])
+        self.packets_total -= 1
+        self.payload_types[row, int(packet.payload_type[0])] -= np.uint32(1)
+        self.payload_bytes[row] -= int(packet.length[0])
+        self.last_arrival_ns[row] = last_arrival_ns
+
     def restart(self, rows: NDArray[np.intp]) -> None:
         """Forget what the next packet would be compared with: its clock is another one."""
         self.clocked_ns[rows] = -1

@@ -117,7 +117,8 @@ class StraightWay:
             statistics.last_arrival_ns, statistics.jitter_ns, statistics.jitter_max_ns,
             statistics.jitter_sum_ns, statistics.clocked_ns, statistics.clocked_timestamp,
             statistics.uncompared,
-            playout.end, playout.next_timestamp, playout.next_arrival_ns, playout.rate_hz,
+            playout.end, playout.next_timestamp, playout.next_arrival_ns, playout.late_ns,
+            playout.rate_hz,
             playout.timestamp_gaps, playout.silence_samples, playout.needs_care,
             self._rate_hz, self._max_gap, np.zeros(bank.rows, np.int64),
         )  # fmt: skip

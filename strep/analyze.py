@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.dispatch import Dispatcher
 from pipeline.manifest import track_entry
+from pipeline.playout import DEFAULT_MAX_GAP_S
 from strep.receive.capture import CaptureReader
 from strep.receive.receiver import Receiver
 from strep.sinks import write_manifests
@@ -19,6 +20,7 @@ if TYPE_CHECKING:
 
     from pipeline.block import Track, TrackSummary
     from pipeline.dispatch import Results
+    from pipeline.filling import ComfortNoise, Concealment
     from pipeline.formats import Format
     from pipeline.sinks.base import Sink
 
@@ -57,8 +59,10 @@ def analyze(
     sinks: Mapping[str, Sink],
     *,
     reorder_ms: float = 60,
-    max_gap_s: float = 60,
     payload_types: Mapping[int, Format] | None = None,
+    max_gap_s: float = DEFAULT_MAX_GAP_S,
+    concealment: Concealment = "silence",
+    comfort_noise: ComfortNoise = "silence",
     progress: Callable[[float], None] | None = None,
 ) -> Report:
     """Read a capture to its end and return what it holds.
@@ -80,6 +84,8 @@ def analyze(
         reorder_ms=reorder_ms,
         max_gap_s=max_gap_s,
         payload_types=payload_types,
+        concealment=concealment,
+        comfort_noise=comfort_noise,
     )
     batch = PacketBatch(slot_bytes=LARGE_SLOT_BYTES)
     with CaptureReader(capture) as reader:

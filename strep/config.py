@@ -38,6 +38,7 @@ from pydantic import (
     model_validator,
 )
 
+from pipeline.filling import ComfortNoise, Concealment
 from pipeline.formats import PayloadTypes
 from strep.control.settings import AutoFork, ControlSettings, PortRange
 from strep.specs import (
@@ -192,8 +193,13 @@ class Settings(BaseModel):
     """A track without packets for so long is closed."""
     reorder_ms: Annotated[int, between(0, 2_000)] = 60
     """How long what stands behind a missing packet waits for it."""
-    max_gap_s: Annotated[float, between(1.0, 86_400)] = 60.0
-    """Longest silence that one gap in the timestamps inserts; a longer one is not believed."""
+    max_gap_s: Annotated[float, between(1.0, 86_400)] = 120.0
+    """Longest silence that is inserted for one gap; behind a longer one a new segment begins."""
+    concealment: Annotated[Concealment, one_of(Concealment)] = "silence"
+    """What stands for lost packets: silence, the last frame again (`repeat`), or what ITU-T G.711
+    Appendix I makes of the audio before (`g711`)."""
+    comfort_noise: Annotated[ComfortNoise, one_of(ComfortNoise)] = "silence"
+    """What stands for pauses that a sender describes (RFC 3389): silence or `noise`."""
     payload_types: Annotated[PayloadTypes, PlainValidator(_as_payload_types)] = PayloadTypes()
     """What RTP payload types stand for beside the static ones: `96=opus,97=L16/16000`; in the file
     also a table. G.711's two and comfort noise stay what they are."""

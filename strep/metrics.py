@@ -40,6 +40,7 @@ _PACKETS = {
     "timestamp_gaps": "Silences told by the timestamps (DTX, hold)",
     "silence_samples": "Samples of silence and loss between frames",
     "undecoded": "Released packets whose payload could not be decoded",
+    "realignments": "Frames that stand where their arrival says, and not their timestamp",
 }
 _WAITING = {
     "held": "Packets that wait behind a hole",

@@ -72,6 +72,8 @@ class Worker:
             max_gap_s=settings.max_gap_s,
             payload_types=settings.payload_types,
             declared=self._declared,
+            concealment=settings.concealment,
+            comfort_noise=settings.comfort_noise,
             unix_offset_ns=time.time_ns() - time.monotonic_ns(),
             admission=_admission(settings),
             on_opened=self._opened,

@@ -15,7 +15,7 @@
 #define VECTORIZED
 #endif
 
-enum { MAX_COLUMNS = 24 };
+enum { MAX_COLUMNS = 32 };
 
 /* Arrays whose memory stays where it is while this object lives. */
 typedef struct {

@@ -206,6 +206,18 @@ typedef struct {
     int64_t round, payload_type, size, frames;
 } Group;
 
+/* Those of pipeline.playout. */
+#define SECOND_NS INT64_C(1000000000)
+#define LONGEST_NS (86400 * SECOND_NS)
+#define MOST_AHEAD_NS (2 * SECOND_NS)
+#define MOST_LATE_NS (1 * SECOND_NS)
+enum { LEAK_BITS = 10 };
+
+static inline int64_t clamp(int64_t value, int64_t most)
+{
+    return value > most ? most : value < -most ? -most : value;
+}
+
 enum { MAX_GROUPS = 1024, ROUND_BITS = 16, LEFT_OUT = (1 << ROUND_BITS) - 1 };
 
 static int is_same(const Group *one, const Group *other)
@@ -216,7 +228,7 @@ static int is_same(const Group *one, const Group *other)
 
 /* pipeline.pipeline.Pipeline.push for packets that go straight through: in sequence, of the
  * track's source, with nothing held, and with audio whose timestamp continues the track's or
- * leaves a gap that is believed. The first packet of a track that does not, and all that come
+ * leaves a gap that is believed, and that does not come far too late. The first packet of a track that does not, and all that come
  * behind it, are named in `odd` and left to the caller, who takes them afterwards.
  *
  * `mark` has an entry for each row and is not to be touched; `epoch` is another number, above 0, at
@@ -227,7 +239,7 @@ FUNCTION(advance)
     (void)module;
     Py_buffer *table[3];
     int64_t number[2];
-    if (!arguments_of(arguments, count, 3, (Py_ssize_t[]){24, 9, 10}, table, 2, number))
+    if (!arguments_of(arguments, count, 3, (Py_ssize_t[]){25, 9, 10}, table, 2, number))
         return NULL;
     int64_t n = number[0], epoch = number[1];
 
@@ -240,10 +252,11 @@ FUNCTION(advance)
     int64_t *clocked_ns = state[11].buf, *clocked_timestamp = state[12].buf;
     int64_t *uncompared = state[13].buf;
     int64_t *end = state[14].buf, *next_timestamp = state[15].buf, *next_ns = state[16].buf;
-    int64_t *rate_hz = state[17].buf, *gaps = state[18].buf, *silence = state[19].buf;
-    const uint8_t *needs_care = state[20].buf;
-    const int64_t *rate_of_type = state[21].buf, *max_gap_of_type = state[22].buf;
-    int64_t *mark = state[23].buf;
+    int64_t *late_ns = state[17].buf, *rate_hz = state[18].buf;
+    int64_t *gaps = state[19].buf, *silence = state[20].buf;
+    const uint8_t *needs_care = state[21].buf;
+    const int64_t *rate_of_type = state[22].buf, *max_gap_of_type = state[23].buf;
+    int64_t *mark = state[24].buf;
 
     const int64_t *row = packet[0].buf, *p_ssrc = packet[1].buf, *p_sequence = packet[2].buf;
     const int64_t *p_timestamp = packet[3].buf, *p_type = packet[4].buf, *p_ns = packet[5].buf;
@@ -260,12 +273,21 @@ FUNCTION(advance)
     for (int64_t i = 0; i < n; i++) {
         int64_t r = row[i], type = p_type[i], size = p_length[i], rate = rate_of_type[type];
         int64_t round = mark[r] >> ROUND_BITS == epoch ? mark[r] & LEFT_OUT : 0;
-        int64_t gap = 0, g = 0;
+        int64_t gap = 0, g = 0, waited = 0, late = 0;
         int is_straight = round < LEFT_OUT && p_sequence[i] == next_sequence[r] &&
                           p_ssrc[i] == ssrc[r] && !ahead[r] && rate && size && !needs_care[r];
         if (is_straight && end[r] > 0) {
             gap = (int32_t)(uint32_t)(p_timestamp[i] - next_timestamp[r]);
-            is_straight = gap >= 0 && gap <= max_gap_of_type[type];
+            is_straight = gap >= 0 && gap <= max_gap_of_type[type] && rate_hz[r] == rate;
+            waited = clamp(p_ns[i] - next_ns[r], LONGEST_NS);
+            late = late_ns[r] + waited;
+            if (gap) {
+                late -= gap * SECOND_NS / rate;
+                is_straight = is_straight && late >= -MOST_AHEAD_NS;
+            } else if (late < 0 && late < late_ns[r]) {
+                late = late_ns[r] < 0 ? late_ns[r] : 0; /* audio may come early, a gap may not */
+            }
+            is_straight = is_straight && late <= MOST_LATE_NS;
         }
         if (is_straight) {
             const Group wanted = {round, type, size, 0};
@@ -327,7 +349,10 @@ FUNCTION(advance)
         }
         end[r] = position + size;
         next_timestamp[r] = (p_timestamp[i] + size) & 0xFFFFFFFF;
-        next_ns[r] = p_ns[i] + size * INT64_C(1000000000) / rate;
+        int64_t frame_ns = size * SECOND_NS / rate;
+        next_ns[r] = p_ns[i] + frame_ns;
+        int64_t elapsed = waited + frame_ns;
+        late_ns[r] = late - clamp(late, elapsed > 0 ? elapsed >> LEAK_BITS : 0);
         rate_hz[r] = rate;
     }
 

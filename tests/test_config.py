@@ -34,7 +34,9 @@ workers = 1
 max_tracks = 16384
 idle_timeout_s = 120.0
 reorder_ms = 60
-max_gap_s = 60.0
+max_gap_s = 120.0
+concealment = "silence"
+comfort_noise = "silence"
 payload_types = ""
 tick_ms = 10
 receive_buffer_bytes = 33554432
@@ -62,6 +64,8 @@ max_tracks = 100
 idle_timeout_s = 12.5
 reorder_ms = 0
 max_gap_s = 10.0
+concealment = "g711"
+comfort_noise = "noise"
 payload_types = "96=opus,97=L16/16000"
 tick_ms = 5
 receive_buffer_bytes = 65536
@@ -175,6 +179,8 @@ def test_environment_sets_everything():
         "STREP_IDLE_TIMEOUT_S": "12.5",
         "STREP_REORDER_MS": "0",
         "STREP_MAX_GAP_S": "10",
+        "STREP_CONCEALMENT": "g711",
+        "STREP_COMFORT_NOISE": "noise",
         "STREP_PAYLOAD_TYPES": "96=OPUS/48000/2",
         "STREP_TICK_MS": "5",
         "STREP_SLOT_BYTES": "1600",
@@ -204,6 +210,8 @@ def test_environment_sets_everything():
         reorder_ms=0,
         max_gap_s=10.0,
         payload_types="96=opus",
+        concealment="g711",
+        comfort_noise="noise",
         tick_ms=5,
         slot_bytes=1600,
         receive_buffer_bytes=65536,
@@ -268,10 +276,10 @@ def test_variables_that_others_set_under_our_prefix_are_left_alone():
         (
             "zzz = 3",
             (
-                "unknown key 'zzz'; known are control, database, http, http_token_file, "
-                "idle_timeout_s, log_format, log_level, max_gap_s, max_tracks, media, "
-                "payload_types, receive_buffer_bytes, recordings, reorder_ms, sink, slot_bytes, "
-                "tick_ms, workers"
+                "unknown key 'zzz'; known are comfort_noise, concealment, control, database, "
+                "http, http_token_file, idle_timeout_s, log_format, log_level, max_gap_s, "
+                "max_tracks, media, payload_types, receive_buffer_bytes, recordings, reorder_ms, "
+                "sink, slot_bytes, tick_ms, workers"
             ),
         ),
         ("sinks = []", "unknown key 'sinks'; did you mean sink?"),

@@ -10,6 +10,9 @@ from pipeline.sinks.base import Analyzer, Sink
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
+    import numpy as np
+    from numpy.typing import NDArray
+
     from pipeline.block import AudioBlock, Track, TrackSummary
 
 logger = logging.getLogger("pipeline.sinks")
@@ -52,6 +55,16 @@ class AnalyzerSink(Sink):
             if analyzer is not None:
                 try:
                     analyzer.feed(frame, position)
+                except Exception as error:  # noqa: BLE001 -- see open
+                    self._switch_off(analyzer.track, error)
+
+    def silence(self, rows: NDArray[np.intp], until: NDArray[np.int64]) -> None:
+        """Tell each track's analyser that nothing came."""
+        for row, position in zip(rows.tolist(), until.tolist(), strict=True):
+            analyzer = self._running.get(row)
+            if analyzer is not None:
+                try:
+                    analyzer.silence(position)
                 except Exception as error:  # noqa: BLE001 -- see open
                     self._switch_off(analyzer.track, error)
 

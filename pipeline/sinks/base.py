@@ -5,10 +5,11 @@ the easy way in: one object per track that is fed plain arrays. Both are found b
 entry-point group `strep.sinks`, or as `package.module:Class`; their options are the keyword
 arguments of the constructor, converted and checked by their annotations.
 
-Order of calls: `open(track)`, any number of `write(block)` and `event(event)`, `close(track,
-summary)`, and at the very end one `stop()`. All calls of one sink come from one thread: the
-receive loop where `threaded` is false, else a thread of the sink's own behind a bounded queue. A
-full queue drops blocks (counted, never delaying a packet) but neither `open` nor `close`.
+Order of calls: `open(track)`, any number of `write(block)`, `silence(rows, until)` and
+`event(event)`, `close(track, summary)`, and at the very end one `stop()`. All calls of one sink
+come from one thread: the receive loop where `threaded` is false, else a thread of the sink's own
+behind a bounded queue. A full queue drops blocks (counted, never delaying a packet) but neither
+`open` nor `close`.
 """
 
 from __future__ import annotations
@@ -54,6 +55,14 @@ class Sink(ABC):
     def write(self, block: AudioBlock) -> None:
         """Take frames; the block and its arrays are valid during this call only."""
 
+    def silence(self, rows: NDArray[np.intp], until: NDArray[np.int64]) -> None:
+        """Hear that nothing came on these tracks up to these positions, by the clock.
+
+        `rows` (n,) intp names none twice, `until` (n,) int64 are positions in samples of the
+        track's rate. A few times a second at most, and for one track ever further on until audio
+        comes again; that stands at its own position, which by jitter may lie before `until`.
+        """
+
     def event(self, event: Event) -> None:
         """Hear of an event, the sink's own included; it may be of a track that is closed by now."""
 
@@ -87,6 +96,9 @@ class Analyzer(ABC):
         since the track's first one: a value past the end of the frame before means silence or
         loss in between.
         """
+
+    def silence(self, position: int) -> None:
+        """Hear that nothing came up to this position, by the clock; see `Sink.silence`."""
 
     def finish(self) -> Mapping[str, Any] | None:
         """End the track; return results for its manifest, ready for JSON."""

@@ -105,6 +105,9 @@ class VadSink(Sink):
         if block.samples < 2:
             return  # too short to be told from silence
         rate_hz = block.sample_rate_hz
+        if not block.is_received:  # made for a hole: nobody speaks there
+            self._silence(block.rows, block.position + block.samples, rate_hz)
+            return
         gap = (block.gap_samples > 0).nonzero()[0]
         if len(gap):
             self._silence(block.rows[gap], block.position[gap], rate_hz)
@@ -113,6 +116,15 @@ class VadSink(Sink):
         for row in started.tolist():
             self._start_segment(row, rate_hz)
         self._stop_segments(stopped, rate_hz)
+
+    def silence(self, rows: NDArray[np.intp], until: NDArray[np.int64]) -> None:
+        """End speech on tracks where nothing came for long enough."""
+        busy = (self._activity.state.take(rows) != QUIET).nonzero()[0]
+        rows, until = rows[busy], until[busy]
+        rates_hz = np.array([self._speech[row].rate_hz for row in rows.tolist()])
+        for rate_hz in set(rates_hz.tolist()):
+            which = rates_hz == rate_hz
+            self._silence(rows[which], until[which], rate_hz)
 
     def close(self, track: Track, summary: TrackSummary) -> Mapping[str, Any]:
         """End a track; return its `speech`, `speech_ratio` and `speech_dropped`.
@@ -192,6 +204,7 @@ class VadSink(Sink):
     def _start_segment(self, row: int, rate_hz: int) -> None:
         speech = self._speech[row]
         start = int(self._activity.begin[row]) - _samples(self._pad_ms, rate_hz)
+        speech.rate_hz = rate_hz
         # where the sender's timestamps step back, positions do
         speech.start = max(start, speech.end)
         data = {"start_s": speech.start / rate_hz}
@@ -218,6 +231,8 @@ class _Speech:
     """The segments of an open track; positions in samples."""
 
     track: Track
+    rate_hz: int = 8000
+    """Sample rate of the segment that is open, or was last."""
     start: int = 0
     """Start of the segment that is open, or was last."""
     end: int = 0

@@ -41,6 +41,18 @@ def add(commands: Any) -> None:
         metavar="NUMBER=CODEC[,...]",
         help=PAYLOAD_TYPES_HELP,
     )
+    parser.add_argument(
+        "--concealment",
+        choices=("silence", "repeat", "g711"),
+        default="silence",
+        help="what stands for lost packets (default: silence)",
+    )
+    parser.add_argument(
+        "--comfort-noise",
+        choices=("silence", "noise"),
+        default="silence",
+        help="what stands for pauses that the sender describes (default: silence)",
+    )
     parser.add_argument("--json", action="store_true", help="print JSON instead of a table")
 
 
@@ -60,6 +72,8 @@ def run(arguments: argparse.Namespace) -> None:
             arguments.capture,
             sinks,
             payload_types=payload_types,
+            concealment=arguments.concealment,
+            comfort_noise=arguments.comfort_noise,
             progress=lambda done: bar.update(task, completed=done),
         )
     if report.cut:

@@ -16,10 +16,10 @@ if TYPE_CHECKING:
 
 FLAGS = (
     "media", "http", "http_token_file", "recordings", "database", "sink", "workers", "max_tracks",
-    "idle_timeout_s", "reorder_ms", "max_gap_s", "payload_types", "tick_ms", "slot_bytes",
-    "receive_buffer_bytes", "log_format", "log_level", "control_base_url", "control_media_target",
-    "control_port_range", "control_advertised_host", "control_webhook_public_key",
-    "control_auto_fork", "control_admission",
+    "idle_timeout_s", "reorder_ms", "max_gap_s", "concealment", "comfort_noise", "payload_types",
+    "tick_ms", "slot_bytes", "receive_buffer_bytes", "log_format", "log_level", "control_base_url",
+    "control_media_target", "control_port_range", "control_advertised_host",
+    "control_webhook_public_key", "control_auto_fork", "control_admission",
 )  # fmt: skip
 """The settings that have a flag; all others of `control` are in the file or the environment."""
 
@@ -85,7 +85,9 @@ def add(commands: Any) -> None:
         "max-tracks": "tracks open at once in each worker (default 16384)",
         "idle-timeout-s": "close a track that is silent on the wire so long (default 120)",
         "reorder-ms": "how long packets behind a missing one wait for it (default 60)",
-        "max-gap-s": "longest silence inserted for one gap (default 60)",
+        "max-gap-s": "longest silence inserted for one gap (default 120)",
+        "concealment": "what stands for lost packets: silence (default), repeat or g711",
+        "comfort-noise": "what stands for pauses that are described: silence (default) or noise",
         "tick-ms": "how often packets are drained and released (default 10)",
         "slot-bytes": "longest datagram that is taken whole (default 576: 60 ms of G.711)",
         "receive-buffer-bytes": "SO_RCVBUF asked for (default 33554432)",

@@ -257,6 +257,8 @@ class ControlPlane:
         """Take in that a worker closed a track; see `StoredTrack.of` for the entry."""
         now_ns = self._clock()
         self._memory.keep_track(entry, worker)
+        if entry.get("reason") in {"gap", "rate"}:
+            return  # its next segment was opened before
         call = self.calls.track_closed(*_leg_and_side(entry), now_ns)
         if call is not None and not call.tracks and entry.get("reason") == "idle":
             fork = self._driver.latest(call.call_control_id)

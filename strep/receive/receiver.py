@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass
 from functools import lru_cache
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, get_args
 from uuid import UUID
 
 import numpy as np
@@ -15,6 +15,7 @@ import numpy as np
 from pipeline.block import CloseReason, Track
 from pipeline.packets import Packets
 from pipeline.pipeline import Pipeline
+from pipeline.playout import DEFAULT_MAX_GAP_S
 from strep.receive.heap import trim_heap
 from strep.receive.tracks import NO_ROW, TrackTable
 from strep.wire import Direction, DropReason, Endpoint, Kind, Leg
@@ -25,6 +26,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.dispatch import Dispatcher
+    from pipeline.filling import ComfortNoise, Concealment
     from pipeline.formats import Format
     from strep.receive.admission import Admission
     from strep.wire import PacketBatch
@@ -53,8 +55,8 @@ class Receiver:
     captures. Not thread-safe: one caller, the receive loop.
 
     With an `admission` only call legs that it knows, and bound ports, open tracks; datagrams of
-    others wait there. `on_opened` is told of each new track. For `payload_types` and `declared` see
-    `Pipeline`.
+    others wait there. `on_opened` is told of each new track, and of each segment. See `Pipeline`
+    for the options that are not named here.
 
     Datagrams are conserved: `read` is what was accepted, plus what was dropped by reason, plus
     what is on probation, plus what is pending because its call leg is not known yet.
@@ -67,9 +69,11 @@ class Receiver:
         max_tracks: int = 16_384,
         idle_timeout_s: float = 120,
         reorder_ms: float = 60,
-        max_gap_s: float = 60,
         payload_types: Mapping[int, Format] | None = None,
         declared: Callable[[UUID], Format | None] = lambda _: None,
+        max_gap_s: float = DEFAULT_MAX_GAP_S,
+        concealment: Concealment = "silence",
+        comfort_noise: ComfortNoise = "silence",
         unix_offset_ns: int = 0,
         admission: Admission | None = None,
         on_opened: Callable[[Track], None] | None = None,
@@ -81,13 +85,16 @@ class Receiver:
             max_gap_s=max_gap_s,
             payload_types=payload_types,
             declared=declared,
+            concealment=concealment,
+            comfort_noise=comfort_noise,
+            on_segment=self._next_segment,
         )
         self.idle_timeout_ns = round(idle_timeout_s * 1e9)
         self.unix_offset_ns = unix_offset_ns
         self.read = 0
         """Datagrams read."""
         self.tracks_opened = 0
-        self.tracks_closed: dict[CloseReason, int] = {"idle": 0, "closed": 0, "end": 0}
+        self.tracks_closed: dict[CloseReason, int] = dict.fromkeys(get_args(CloseReason), 0)
         self._dropped = np.zeros(len(DropReason), np.int64)
         self._bindings = _Bindings()
         self._admission = admission
@@ -206,6 +213,14 @@ class Receiver:
         self.pipeline.close(row, reason)
         self.table.remove(row)
         self.tracks_closed[reason] += 1
+
+    def _next_segment(self, track: Track) -> None:
+        """Take in that a track goes on as another one, on the same row."""
+        self.table.generation[track.row] = track.generation
+        self.tracks_closed["rate" if track.began == "rate" else "gap"] += 1
+        self.tracks_opened += 1
+        if self._on_opened is not None:
+            self._on_opened(track)
 
     def _open_new(
         self,

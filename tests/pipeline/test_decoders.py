@@ -61,20 +61,21 @@ class Recorder(Sink):
 
 
 class Line:
-    """A pipeline with one track, whose packets come 20 ms apart."""
+    """A pipeline with one track, whose packets come as often as they last."""
 
-    def __init__(self, payload_type, *, units=160, payload_types="", **options):
+    def __init__(self, payload_type, *, units=160, ms=20, payload_types="", **options):
         self.sink = Recorder()
         told = PayloadTypes.parse(payload_types)
         self.pipeline = Pipeline(Dispatcher({"recorder": self.sink}), payload_types=told, **options)
         self.pipeline.open(track(0), sequence=0)
         self.payload_type = payload_type
         self.units = units
+        self.ms = ms
 
     def send(self, *payloads, first=0, payload_type=None, **fields):
         kind = self.payload_type if payload_type is None else payload_type
         for i, payload in enumerate(payloads, first):
-            where = {"timestamp": i * self.units, "arrival_ms": 20 * i} | fields
+            where = {"timestamp": i * self.units, "arrival_ms": self.ms * i} | fields
             packet = P(sequence=i, payload_type=kind, payload=payload, **where)
             self.pipeline.push(columns([packet]))
         return self
@@ -153,7 +154,7 @@ def test_g722_counts_160_units_and_320_samples_in_20_ms():
 @needs_library
 @pytest.mark.parametrize(("ms", "units"), [(2.5, 120), (5, 240), (10, 480), (20, 960), (60, 2880)])
 def test_opus_is_48_khz_whatever_its_packet_time(ms, units):
-    line = Line(96, units=units, payload_types="96=opus")
+    line = Line(96, units=units, ms=ms, payload_types="96=opus")
     line.send(*encoders.opus(tone(24_000, 48_000), ms))
     assert line.places[:2] == [(0, 0, 0), (units, 0, 0)]
     summary = line.close()
@@ -174,7 +175,7 @@ def test_gsm_is_8_khz():
 
 @needs_library
 def test_g729_of_several_frames_lasts_10_ms_for_each():
-    line = Line(18, units=320).send(bytes(40), bytes(40), bytes(22), bytes(2))
+    line = Line(18, units=320, ms=40).send(bytes(40), bytes(40), bytes(22), bytes(2))
     assert line.places == [(0, 0, 0), (320, 0, 0), (640, 0, 0)]
     summary = line.close()
     assert (summary.codec, summary.duration_samples) == ("G729", 800)
@@ -266,25 +267,34 @@ def test_a_change_of_codec_begins_with_a_new_decoder():
         *[("G722", 16_000)] * 2,
     ]
     assert line.pcm[-640:].tolist() == line.pcm[:640].tolist()
-    summary = line.close()
-    assert summary.codec == "G722"
-    assert summary.codecs == ("GSM", "G722")
-    assert summary.duration_s == pytest.approx(0.18)
+    line.close()
+    assert [(each.codecs, each.packets, each.duration_s) for each in line.sink.summaries] == [
+        (("G722",), 5, 0.1),
+        (("GSM",), 2, 0.04),
+        (("G722",), 2, 0.04),
+    ]
 
 
 @needs_library
-def test_pcmu_between_g722_keeps_its_place_in_time():
+def test_another_rate_begins_another_segment():
     payloads = encoders.g722(tone(3200, 16_000))
     line = Line(9).send(*payloads[:2]).send(*[b"\xff" * 160] * 3, first=2, payload_type=0)
     line.send(*payloads[2:4], first=5)
     assert [frame[1:4] for frame in line.sink.frames] == [
         ("G722", 16_000, 0),
         ("G722", 16_000, 320),
+        ("PCMU", 8000, 0),
+        ("PCMU", 8000, 160),
         ("PCMU", 8000, 320),
-        ("PCMU", 8000, 480),
-        ("PCMU", 8000, 640),
-        ("G722", 16_000, 1600),
-        ("G722", 16_000, 1920),
+        ("G722", 16_000, 0),
+        ("G722", 16_000, 320),
+    ]
+    line.close()
+    figures = [(s.reason, s.packets, s.payload_bytes, s.codec) for s in line.sink.summaries]
+    assert figures == [
+        ("rate", 2, 320, "G722"),
+        ("rate", 3, 480, "PCMU"),
+        ("closed", 2, 320, "G722"),
     ]
 
 
@@ -354,6 +364,18 @@ def test_nothing_is_learnt_of_a_payload_type_that_has_a_meaning():
     line.send(bytes(320)).send(bytes(160), first=1, payload_type=50)
     assert [frame[1] for frame in line.sink.frames] == ["L16"]
     assert line.close().codecs == ("unknown", "L16")
+
+
+@needs_library
+def test_what_was_learnt_of_a_payload_type_holds_for_the_next_segment():
+    payloads = encoders.opus(tone(9600, 48_000))
+    line = Line(111, units=960, declared=lambda _: OPUS)
+    line.send(*payloads[:3]).send(*[b"\xff" * 160] * 2, first=3, payload_type=0)
+    line.send(*payloads[3:6], first=5)
+    assert len(line.sink.frames) == 8
+    summary = line.close()
+    assert (summary.codecs, summary.packets) == (("opus",), 3)
+    assert summary.jitter_mean_ms == pytest.approx(0, abs=1e-9)
 
 
 # -- what cannot be decoded
@@ -440,10 +462,13 @@ def test_random_payloads_never_raise_and_are_all_accounted_for(payloads):
     line = Line(0, payload_types="96=opus,97=L16/16000")
     for i, (payload_type, payload) in enumerate(payloads):
         line.send(payload, first=i, payload_type=payload_type)
-    summary = line.close()
-    assert summary.released == summary.packets == len(payloads)
+    line.close()
+    summaries = line.sink.summaries
+    assert sum(each.released for each in summaries) == len(payloads)
+    assert sum(each.packets for each in summaries) == len(payloads)
+    undecoded = sum(each.undecoded for each in summaries)
     silent = sum(not payload for _, payload in payloads)
     comfort = sum(kind == 18 and len(payload) == 2 for kind, payload in payloads)
     events = sum(kind == 101 and bool(payload) for kind, payload in payloads)
-    assert len(line.sink.frames) + summary.undecoded + silent + comfort + events == len(payloads)
+    assert len(line.sink.frames) + undecoded + silent + comfort + events == len(payloads)
     assert len(line.pipeline.decoders) == 0

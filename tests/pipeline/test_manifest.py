@@ -103,6 +103,7 @@ def test_entry_tells_all_of_a_track():
         "jitter_last_ms": 0.5,
         "jitter_mean_ms": 0.75,
         "jitter_max_ms": 2.5,
+        "drift_ppm": None,
         "sample_rate_hz": 8000,
         "duration_s": 10.0,
         "lost_at_s": [1.0, 1.5],
