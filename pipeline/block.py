@@ -110,7 +110,7 @@ class Payloads:
 
     def decode(self, codec: Codec, out: NDArray[np.int16]) -> None:
         """Decode into `out` (n, samples), C-contiguous."""
-        if self._kernel is None:
+        if self._kernel is None or codec.table is None:
             codec.decode(self._in_place(), out)
         else:
             self._kernel.decode(
@@ -223,7 +223,10 @@ class AudioBlock:
 
     @property
     def payload(self) -> NDArray[np.uint8]:
-        """(n, bytes) uint8, C-contiguous: the codec's codes as they came."""
+        """(n, bytes) uint8, C-contiguous: the codec's codes as they came.
+
+        Where `codec.table` is None, the samples: int16, little-endian.
+        """
         if self._payload is None:
             self._payload = self._frames.codes()
         return self._payload
@@ -323,7 +326,7 @@ class TrackSummary:
     resets: int
     """Restarts of the sequence: another SSRC, or a jump that the next packet continued."""
     unknown_payload: int
-    """Packets of a payload type that no codec is registered for."""
+    """Packets of a payload type that stands for no codec, or for one that is not installed."""
     timestamp_gaps: int
     """Timestamp gaps without loss: silence (DTX, hold), or packets without audio."""
     silence_samples: int
@@ -369,6 +372,10 @@ class TrackSummary:
     rtcp: Mapping[str, Any] | None = None
     """What RTCP told of the track, ready for JSON; None while it is open, and without any."""
 
+    codec: str = "unknown"
+    """Name of the codec of most packets."""
+    undecoded: int = 0
+    """Packets of a known codec whose payload could not be decoded: they are a gap."""
     drift_ppm: float | None = None
     """How much faster the sender's clock runs than the receiver's, in parts per million; None
     where too little came to tell. Nothing is resampled by it."""

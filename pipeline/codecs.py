@@ -1,4 +1,4 @@
-"""RTP payload type to codec, and G.711 by table.
+"""Codecs of blocks, and G.711 by table.
 
 The static payload types and their clocks are those of RFC 3551 section 6. G.711 is decoded for
 all due frames at once through tables that are made at import from the standard library's audioop
@@ -31,16 +31,41 @@ PAYLOAD_TYPES = 128
 """Number of RTP payload types (7 bits)."""
 
 
-@dataclass(frozen=True, eq=False)
+@dataclass(frozen=True, eq=False, kw_only=True)
 class Codec:
+    """What the bytes of a frame are: linear samples that were decoded before, unless it is G.711.
+
+    They are int16 and little-endian.
+    """
+
+    name: str
+    sample_rate_hz: int
+    samples_per_unit: int = 1
+    """Samples in a unit of the RTP timestamp: 2 for G.722, whose clock says 8,000 Hz."""
+    silence: int = 0
+    """The byte that silence is made of."""
+    table: NDArray[np.int16] | None = None
+    """Code to sample; None for linear samples."""
+
+    def samples(self, payload_bytes: int) -> int:
+        """Return the number of samples in so many bytes of payload."""
+        return payload_bytes // 2
+
+    def decode(self, payload: NDArray[np.uint8], out: NDArray[np.int16]) -> None:
+        """Decode `payload` (n, bytes) into `out` (n, samples), which is C-contiguous.
+
+        The rows of `payload` may lie apart; each is contiguous.
+        """
+        out[...] = payload.view("<i2")
+
+
+@dataclass(frozen=True, eq=False, kw_only=True)
+class G711(Codec):
     """One byte per sample, decoded by a table: PCMU and PCMA.
 
     `table` maps a code to its int16 sample; `silence` is the code of a zero sample.
     """
 
-    name: str
-    sample_rate_hz: int
-    silence: int
     table: NDArray[np.int16]
     pairs: NDArray[np.uint32]
     """(65536,) two neighbouring codes, as they lie in memory, to two neighbouring samples."""
@@ -65,9 +90,9 @@ class Codec:
             np.take(self.table, payload, out=out, mode="wrap")
 
 
-def _g711(name: str, table: NDArray[np.int16], silence: int) -> Codec:
+def _g711(name: str, table: NDArray[np.int16], silence: int) -> G711:
     pair = np.arange(65536, dtype=np.uint16).view(np.uint8).reshape(-1, 2)
-    return Codec(
+    return G711(
         name=name,
         sample_rate_hz=8000,
         silence=silence,
@@ -80,8 +105,9 @@ _ALL_CODES = bytes(range(256))
 PCMU = _g711("PCMU", np.frombuffer(audioop.ulaw2lin(_ALL_CODES, 2), np.int16), silence=0xFF)
 PCMA = _g711("PCMA", np.frombuffer(audioop.alaw2lin(_ALL_CODES, 2), np.int16), silence=0xD5)
 
-CODECS: Mapping[int, Codec] = {0: PCMU, 8: PCMA}
-"""The codecs by RTP payload type."""
+CODECS: Mapping[int, G711] = {0: PCMU, 8: PCMA}
+"""Those that are decoded in columns, by RTP payload type; for the others see
+`pipeline.decoders`."""
 
 CLOCK_RATES_HZ: Mapping[int, int] = {
     **dict.fromkeys((0, 3, 4, 5, 7, 8, 9, 12, 13, 15, 18), 8000),

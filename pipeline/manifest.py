@@ -19,15 +19,12 @@ same call leg that began before.
 from __future__ import annotations
 
 import json
-from collections import Counter
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pipeline.keypress import merged
-from pipeline.quality import codec_name
-from pipeline.telephone_events import NAME as TELEPHONE_EVENT
 from pipeline.utc import rfc3339
-from pipeline.verdict import call_quality, track_quality
+from pipeline.verdict import track_quality
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -117,7 +114,7 @@ def track_entry(
         "destination": track.destination,
         "ssrc": _hexadecimal((track.ssrc, *summary.ssrcs)[-1]),
         "ssrcs": [_hexadecimal(ssrc) for ssrc in summary.ssrcs],
-        "codec": _main_codec(summary),
+        "codec": summary.codec,
         "codecs": list(summary.codecs),
         "payload_types": {str(number): n for number, n in summary.payload_types.items()},
         "started_at": rfc3339(track.opened_unix_ns),
@@ -132,6 +129,7 @@ def track_entry(
         "reordered": summary.reordered,
         "resets": summary.resets,
         "unknown_payload": summary.unknown_payload,
+        "undecoded": summary.undecoded,
         "timestamp_gaps": summary.timestamp_gaps,
         "silence_s": summary.silence_samples / summary.sample_rate_hz,
         "jitter_last_ms": round(summary.jitter_last_ms, 3),
@@ -173,17 +171,6 @@ def track_entry(
 def _call_quality(tracks: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:
     """Return the quality of a call; None where an older version began its manifest."""
     return call_quality(tracks) if all("quality" in track for track in tracks) else None
-
-
-def _main_codec(summary: TrackSummary) -> str:
-    """Return the name of the codec of most packets that are no telephone-events."""
-    packets: Counter[str] = Counter()
-    for number, n in summary.payload_types.items():
-        if number not in summary.telephone_event_types:
-            packets[codec_name(number)] += n
-    if not packets and summary.telephone_event_types:
-        return TELEPHONE_EVENT
-    return packets.most_common(1)[0][0] if packets else "unknown"
 
 
 def _hexadecimal(ssrc: int) -> str:

@@ -5,20 +5,22 @@ One object for all tracks. The caller says which row a packet belongs to, and wh
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, fields, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.block import CloseReason, Event, Track, TrackSummary
-from pipeline.codecs import CODECS
+from pipeline.codecs import CLOCK_RATES_HZ
 from pipeline.comfort import COMFORT_NOISE
+from pipeline.decoders import Decoded, Decoders
 from pipeline.distributions import Distributions
 from pipeline.drift import INTERVAL_NS, Drift
 from pipeline.filling import Filling
 from pipeline.jitter import JitterBank
 from pipeline.playout import DEFAULT_MAX_AHEAD_S, DEFAULT_MAX_GAP_S, Playout
-from pipeline.quality import Statistics, codec_name
+from pipeline.quality import Statistics
 from pipeline.reports import Reports
 from pipeline.straight import StraightWay
 from pipeline.telephone_events import NAME as TELEPHONE_EVENT
@@ -28,10 +30,12 @@ from strep_kernel import load
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping
+    from uuid import UUID
 
     from pipeline.block import AudioBlock, Began
     from pipeline.dispatch import Dispatcher
     from pipeline.filling import ComfortNoise, Concealment
+    from pipeline.formats import Format
     from pipeline.keypress import KeyPress
     from pipeline.packets import Packets, Released
     from pipeline.telephone_events import OtherEvent
@@ -65,6 +69,8 @@ class Counters:
     timestamp_gaps: int
     silence_samples: int
     realignments: int
+    undecoded: int = 0
+    """Of those released: with a payload that could not be decoded."""
 
     def as_dict(self) -> dict[str, int]:
         """Return the totals by name."""
@@ -76,6 +82,8 @@ class Pipeline:
 
     `telephone_events` maps the payload types of telephone-events to their clock in Hz, 101 to 8000
     by default; with `learn_telephone_events` others are recognised by their shape.
+    `payload_types` say what dynamic ones stand for, before RFC 3551; `declared` which codec of no
+    static payload type a call leg was declared to have.
 
     Behind a gap longer than `max_gap_s` and at a change of the sample rate, a track's *segment*
     ends: the sinks are told that the track is closed and that another is opened on its row, of the
@@ -90,6 +98,8 @@ class Pipeline:
         dispatcher: Dispatcher,
         *,
         reorder_ms: float = 60,
+        payload_types: Mapping[int, Format] | None = None,
+        declared: Callable[[UUID], Format | None] = lambda _: None,
         max_gap_s: float = DEFAULT_MAX_GAP_S,
         telephone_events: Mapping[int, int] | None = None,
         learn_telephone_events: bool = False,
@@ -103,13 +113,18 @@ class Pipeline:
         self.tracks: dict[int, Track] = {}
         """The open tracks by row."""
         self.bank = JitterBank(reorder_ms=reorder_ms)
+        told = {} if payload_types is None else payload_types
+        clocks_hz = {number: each.clock_hz for number, each in told.items()}
+        self.statistics = Statistics({**CLOCK_RATES_HZ, **clocks_hz})
+        self.decoders = Decoders(told, on_learnt=self.statistics.learn_clock)
+        self._declared = declared
         self.playout = Playout(
             max_gap_s=max_gap_s,
             max_ahead_s=max_ahead_s,
+            decoders=self.decoders,
             begin_segment=self._next_segment,
             realigned=self._realigned,
         )
-        self.statistics = Statistics()
         self.telephone_events = TelephoneEvents(
             self.playout,
             self._tell,
@@ -155,6 +170,12 @@ class Pipeline:
         if len(self._scratch) < self.bank.rows:
             self._scratch = np.zeros(self.bank.rows, np.intp)
         self._begin(track)
+
+    def declare(self, call_leg_id: UUID) -> None:
+        """Ask again which codec a call leg has, for its open tracks."""
+        for track in self.tracks.values():
+            if track.call_leg_id == call_leg_id:
+                self._declare(track)
 
     def push(self, packets: Packets) -> None:
         """Take packets of open tracks in order of arrival."""
@@ -202,6 +223,7 @@ class Pipeline:
         self.telephone_events.close(row)
         self._end(row, self.summary(row, reason))
         self.playout.renew(row)  # nothing is overdue on it any more
+        self.decoders.close(row)
 
     def trim(self) -> None:
         """Give back memory of rows that are not in use any more."""
@@ -217,6 +239,12 @@ class Pipeline:
         bank, statistics, playout = self.bank, self.statistics, self.playout
         events, event_types = self.telephone_events, self.telephone_events.payload_types(row)
         payload_types = statistics.by_payload_type(row)
+        decoders = self.decoders
+        names = {t: decoders.name(row, t) for t in payload_types if t not in event_types}
+        codecs: Counter[str] = Counter()
+        for number, name in names.items():
+            codecs[name] += payload_types[number]
+        no_codec = TELEPHONE_EVENT if event_types & payload_types.keys() else "unknown"
         packets = sum(payload_types.values())
         filling = self.filling
         late, duplicate = int(bank.late[row]), int(bank.duplicate[row])
@@ -234,7 +262,7 @@ class Pipeline:
             unknown_payload=sum(
                 n
                 for t, n in payload_types.items()
-                if t not in CODECS and t != COMFORT_NOISE and t not in event_types
+                if t != COMFORT_NOISE and t not in event_types and not decoders.can_decode(row, t)
             ),
             timestamp_gaps=int(playout.timestamp_gaps[row]),
             silence_samples=int(playout.silence_samples[row]),
@@ -246,11 +274,7 @@ class Pipeline:
             duration_samples=int(playout.end[row]),
             sample_rate_hz=int(playout.rate_hz[row]),
             payload_types=payload_types,
-            codecs=tuple(
-                dict.fromkeys(
-                    TELEPHONE_EVENT if t in event_types else codec_name(t) for t in payload_types
-                )
-            ),
+            codecs=tuple(dict.fromkeys(names.get(t, TELEPHONE_EVENT) for t in payload_types)),
             ssrcs=tuple(self._ssrcs[row]),
             losses=tuple(playout.losses.get(row, ())),
             telephone_event_types=tuple(sorted(event_types & payload_types.keys())),
@@ -267,6 +291,8 @@ class Pipeline:
             realignments=int(playout.realignments[row]),
             concealed_samples=0 if filling is None else int(filling.concealed_samples[row]),
             comfort_noise_samples=0 if filling is None else int(filling.noise_samples[row]),
+            codec=codecs.most_common(1)[0][0] if codecs else no_codec,
+            undecoded=decoders.undecoded(row),
         )
 
     def is_fed_by(self, row: int, ssrc: int) -> bool:
@@ -290,6 +316,7 @@ class Pipeline:
             timestamp_gaps=self.playout.timestamp_gaps_total,
             silence_samples=self.playout.silence_samples_total,
             realignments=self.playout.realignments_total,
+            undecoded=self.decoders.undecoded_total,
         )
 
     def _push_until_due(self, packets: Packets) -> Packets:
@@ -311,6 +338,11 @@ class Pipeline:
             clock_rate_hz=statistics.clock_rate_hz(row),
         )
         return replace(summary, timeline=self.timelines.close(row), rtcp=rtcp)
+
+    def _declare(self, track: Track) -> None:
+        declared = self._declared(track.call_leg_id)
+        if declared is not None:
+            self.decoders.declare(track.row, declared)
 
     def _count_restarts(self, released: Iterable[Released]) -> None:
         """Count the packets that were on probation and now begin a new sequence."""
@@ -345,6 +377,8 @@ class Pipeline:
     def _begin(self, track: Track) -> None:
         self.timelines.open(track.row, track.opened_ns)
         self._ssrcs[track.row] = [track.ssrc]
+        self.decoders.open(track.row)
+        self._declare(track)
         self.tracks[track.row] = track
         self.dispatcher.open(track)
         opened: dict[str, object] = {"source": track.source, "ssrc": f"{track.ssrc:#010x}"}
@@ -363,8 +397,11 @@ class Pipeline:
     def _next_segment(self, row: int, began: Began, gap_s: float, packet: Packets) -> None:
         """Close the track on a row and open its next segment, which begins with this packet.
 
-        The packet has been counted for the segment before; what waits behind a hole stays so.
+        The packet has been counted for the segment before; what waits behind a hole stays so, and
+        so does what decoders remember.
         """
+        if isinstance(packet, Decoded):
+            packet = packet.received
         before, arrival_ns = self.tracks[row], int(packet.arrival_ns[0])
         reason: CloseReason = "rate" if began == "rate" else "gap"
         self.telephone_events.close(row)

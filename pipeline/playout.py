@@ -1,10 +1,13 @@
 """Playout: where each released frame stands in time, and blocks of equal frames for the sinks.
 
 A frame's position follows from its RTP timestamp: what lies between the end of the frame before
-and its beginning is a gap, of silence (DTX, hold) or of loss. The arrivals watch over that. Each
-track has a *lateness*: how much later its last frame came than its position would have it, by the
-clock that the track's frames have kept so far (a clock that may drift: lateness is forgotten at
-0.1 % of the time that passes, which is ten times as fast as a crystal is wrong).
+and its beginning is a gap, of silence (DTX, hold) or of loss. Positions count samples of audio,
+timestamps units of the codec's RTP clock: two samples each for G.722, one for all others.
+
+The arrivals watch over that. Each track has a *lateness*: how much later its last frame came than
+its position would have it, by the clock that the track's frames have kept so far (a clock that may
+drift: lateness is forgotten at 0.1 % of the time that passes, which is ten times as fast as a
+crystal is wrong).
 
 - A gap is believed unless its end would run ahead of the arrivals by more than `max_ahead_s`: a
   timestamp that was made up cannot write silence that has not passed. Steps back are believed up
@@ -30,6 +33,7 @@ import numpy as np
 
 from pipeline.block import AudioBlock, Payloads
 from pipeline.codecs import CODECS, PAYLOAD_TYPES
+from pipeline.decoders import Decoded, Decoders
 from pipeline.packets import Released
 from pipeline.rows import RowState
 from pipeline.sequence import distance32
@@ -140,12 +144,15 @@ class Playout(RowState):
         *,
         max_gap_s: float = DEFAULT_MAX_GAP_S,
         max_ahead_s: float = DEFAULT_MAX_AHEAD_S,
+        decoders: Decoders | None = None,
         begin_segment: Callable[[int, Began, float, Packets], None] | None = None,
         realigned: Callable[[int, int], None] | None = None,
     ) -> None:
         super().__init__()
         self.max_gap_s = max_gap_s
         self.max_ahead_ns = round(max_ahead_s * 1e9)
+        self.decoders = Decoders() if decoders is None else decoders
+        """Of all that is not G.711."""
         self.timestamp_gaps_total = 0
         self.silence_samples_total = 0
         self.realignments_total = 0
@@ -201,12 +208,25 @@ class Playout(RowState):
         if released.restarted:
             self._restarted.update(packets.rows.tolist())
             self.needs_care[packets.rows] = True
+            self.decoders.restart(packets.rows)
         for part, lost, kind in _by_kind(packets, released.lost):
             codec, size = CODECS.get(kind >> 16), kind & 0xFFFF
             if codec is not None and size:
                 yield from self._block(part, codec, size, lost)
-            elif lost is not None:
-                self._postpone(part.rows, lost)
+            else:
+                yield from self._play_others(part, lost)
+
+    def _play_others(
+        self, packets: Packets, lost: NDArray[np.int64] | None
+    ) -> Iterator[AudioBlock]:
+        """Yield the audio of packets that are not G.711, or have no payload."""
+        is_decoded = isinstance(packets, Decoded)
+        parts = [(packets, lost)] if is_decoded else self.decoders.decode(packets, lost)
+        for part, part_lost in parts:
+            if isinstance(part, Decoded):
+                yield from self._block(part, part.codec, int(part.length[0]), part_lost)
+            elif part_lost is not None:
+                self._postpone(part.rows, part_lost)
 
     def position(self, row: int, timestamp: int | None, arrival_ns: int) -> int:
         """Return where something stands that is no audio, on a track that has had audio.
@@ -265,11 +285,9 @@ class Playout(RowState):
     ) -> Iterator[AudioBlock]:
         samples, rate_hz = codec.samples(size), codec.sample_rate_hz
         self._follow_rate(packets, rate_hz)
-        places = self._place(packets, rate_hz)
-        too_late = (places.late_ns > MOST_LATE_NS) & (places.waited_ns > PAUSE_NS)
-        if self._stalled or self._stopped:
-            too_late &= ~np.isin(packets.rows, [*self._stalled, *self._stopped])
-        if too_late.any():
+        places = self._place(packets, codec)
+        too_late = self._too_late(packets, places)
+        if too_late is not None:
             self._begin_waiting(packets, lost, np.flatnonzero(too_late))
             others = np.flatnonzero(~too_late)
             if len(others):
@@ -292,7 +310,8 @@ class Playout(RowState):
         leak_ns = np.maximum(places.waited_ns + frame_ns, 0) >> LEAK_BITS
         self.late_ns[rows] = places.late_ns - np.clip(places.late_ns, -leak_ns, leak_ns)
         self.end[rows] = position + samples
-        self.next_timestamp[rows] = packets.timestamp + samples & 0xFFFF_FFFF
+        units = samples // codec.samples_per_unit
+        self.next_timestamp[rows] = packets.timestamp + units & 0xFFFF_FFFF
         self.next_arrival_ns[rows] = packets.arrival_ns + frame_ns
         if self._has_other_rates:
             self.rate_hz[rows] = rate_hz
@@ -309,9 +328,9 @@ class Playout(RowState):
             scratch=self._pcm,
         )
 
-    def _place(self, packets: Packets, rate_hz: int) -> _Places:
+    def _place(self, packets: Packets, codec: Codec) -> _Places:
         """Return where frames stand."""
-        rows = packets.rows
+        rows, rate_hz = packets.rows, codec.sample_rate_hz
         end = self.end.take(rows)
         due = self.next_timestamp.take(rows)
         before_ns = self.late_ns.take(rows)
@@ -319,7 +338,8 @@ class Playout(RowState):
         np.clip(waited_ns, -LONGEST_NS, LONGEST_NS, out=waited_ns)
         places = _Places(end, waited_ns, before_ns + waited_ns)
         if self._restarted or self._stopped or not (packets.timestamp == due).all():
-            self._believe(rows, distance32(packets.timestamp, due), places, rate_hz)
+            told = distance32(packets.timestamp, due) * codec.samples_per_unit
+            self._believe(rows, told, places, rate_hz)
         # audio may come early: what came before it was only late; a gap may not
         usual_ns = np.maximum(places.late_ns, np.minimum(before_ns, 0))
         if places.gap is None:
@@ -383,6 +403,14 @@ class Playout(RowState):
 
     # -- frames that come after a pause, far too late
 
+    def _too_late(self, packets: Packets, places: _Places) -> NDArray[np.bool_] | None:
+        """Tell which frames have to wait for a verdict; None for none."""
+        too_late: NDArray[np.bool_] = places.late_ns > MOST_LATE_NS
+        too_late &= places.waited_ns > PAUSE_NS
+        if self._stalled or self._stopped:
+            too_late &= ~np.isin(packets.rows, [*self._stalled, *self._stopped])
+        return too_late if too_late.any() else None
+
     def _begin_waiting(
         self, packets: Packets, lost: NDArray[np.int64] | None, which: NDArray[np.intp]
     ) -> None:
@@ -413,7 +441,9 @@ class Playout(RowState):
         waiting.released.append(Released(one.copy(), lost))
         self._waiting_in_all += 1
         told = distance32(int(one.timestamp[0]), waiting.timestamp)
-        caught_up_ns = told * SECOND_NS // int(self.rate_hz[row]) - elapsed_ns
+        known = self.decoders.format_of(row, int(one.payload_type[0]))
+        clock_hz = int(self.rate_hz[row]) if known is None else known.clock_hz
+        caught_up_ns = told * SECOND_NS // clock_hz - elapsed_ns
         is_burst = caught_up_ns >= CATCH_UP_NS
         if is_burst or len(waiting.released) >= MAX_WAITING:
             yield from self._settle(row, is_burst=is_burst)

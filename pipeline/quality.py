@@ -15,23 +15,23 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from pipeline.codecs import CLOCK_RATES_HZ, CODECS, PAYLOAD_TYPES
+from pipeline.codecs import CLOCK_RATES_HZ, PAYLOAD_TYPES
 from pipeline.rows import RowState
 from pipeline.sequence import distance32
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from numpy.typing import NDArray
 
     from pipeline.packets import Packets
 
-# Nanoseconds in a timestamp unit by payload type; 0 for an unknown clock.
-_NS_PER_UNIT = np.zeros(PAYLOAD_TYPES)
-for _payload_type, _rate_hz in CLOCK_RATES_HZ.items():
-    _NS_PER_UNIT[_payload_type] = 1e9 / _rate_hz
-
 
 class Statistics(RowState):
-    """Figures per row, updated for packets of which no row comes twice."""
+    """Figures per row, updated for packets of which no row comes twice.
+
+    `clocks_hz` are the RTP clocks by payload type, of all tracks.
+    """
 
     fresh = {  # noqa: RUF012 -- the columns' declaration, never changed
         "payload_types": ((np.uint32, PAYLOAD_TYPES), 0),
@@ -64,9 +64,15 @@ class Statistics(RowState):
     uncompared: NDArray[np.int64]
     """Packets of a known clock that had none to compare with."""
 
-    def __init__(self) -> None:
+    def __init__(self, clocks_hz: Mapping[int, int] = CLOCK_RATES_HZ) -> None:
         super().__init__()
         self.packets_total = 0
+        self._ns_per_unit = np.zeros(PAYLOAD_TYPES)
+        """Nanoseconds in a timestamp unit by payload type; 0 for an unknown clock."""
+        for payload_type, clock_hz in clocks_hz.items():
+            self._ns_per_unit[payload_type] = 1e9 / clock_hz
+        self._learnt: dict[int, tuple[int, float]] = {}
+        """By row: a payload type whose clock is known for this track alone, and its unit."""
         self._unseen: set[int] = set()
         """Renewed rows without a packet yet."""
 
@@ -74,6 +80,7 @@ class Statistics(RowState):
         """Set one row to the fresh values, before its first packet."""
         super().renew(row)
         self._unseen.add(row)
+        self._learnt.pop(row, None)
 
     def update(self, packets: Packets) -> None:
         """Count packets in order of arrival."""
@@ -110,9 +117,17 @@ class Statistics(RowState):
         """Forget what the next packet would be compared with: its clock is another one."""
         self.clocked_ns[rows] = -1
 
+    def learn_clock(self, row: int, payload_type: int, clock_hz: int) -> None:
+        """Know the clock of a payload type on one track, from its next packet on."""
+        self._learnt[row] = (payload_type, 1e9 / clock_hz)
+        self.uncompared[row] += int(self.payload_types[row, payload_type])
+        self.clocked_ns[row] = -1
+
     def _update_jitter(self, packets: Packets) -> None:
-        ns_per_unit = _NS_PER_UNIT.take(packets.payload_type)
+        ns_per_unit = self._ns_per_unit.take(packets.payload_type)
         if not ns_per_unit.all():
+            if self._learnt:
+                self._fill_in_learnt(packets, ns_per_unit)
             clocked = np.flatnonzero(ns_per_unit)
             if not len(clocked):
                 return
@@ -140,16 +155,26 @@ class Statistics(RowState):
         self.jitter_max_ns[rows] = np.maximum(self.jitter_max_ns.take(rows), jitter_ns)
         self.jitter_sum_ns[rows] = self.jitter_sum_ns.take(rows) + added_ns
 
+    def _fill_in_learnt(self, packets: Packets, ns_per_unit: NDArray[np.float64]) -> None:
+        for i in np.flatnonzero(ns_per_unit == 0).tolist():
+            payload_type, unit_ns = self._learnt.get(int(packets.rows[i]), (-1, 0.0))
+            if payload_type == packets.payload_type[i]:
+                ns_per_unit[i] = unit_ns
+
     @property
     def jitter_packets(self) -> NDArray[np.int64]:
         """(rows,) int64: how many values `jitter_sum_ns` adds up."""
-        clocked = self.payload_types[:, _NS_PER_UNIT > 0].sum(axis=1, dtype=np.int64)
+        clocked = self.payload_types[:, self._ns_per_unit > 0].sum(axis=1, dtype=np.int64)
+        for row, (payload_type, _) in self._learnt.items():
+            clocked[row] += self.payload_types[row, payload_type]
         values: NDArray[np.int64] = clocked - self.uncompared
         return values
 
     def jitter_mean_ns(self, row: int) -> float:
         """Return the mean of the jitter over one track's packets."""
-        clocked = int(self.payload_types[row, _NS_PER_UNIT > 0].sum())
+        clocked = int(self.payload_types[row, self._ns_per_unit > 0].sum())
+        if row in self._learnt:
+            clocked += int(self.payload_types[row, self._learnt[row][0]])
         return float(self.jitter_sum_ns[row]) / max(1, clocked - int(self.uncompared[row]))
 
     def clock_rate_hz(self, row: int) -> int:
@@ -161,9 +186,3 @@ class Statistics(RowState):
         """Return one track's packets by payload type."""
         counts = self.payload_types[row]
         return {int(t): int(counts[t]) for t in np.flatnonzero(counts)}
-
-
-def codec_name(payload_type: int) -> str:
-    """Return the name of a payload type's codec, `unknown` where none is registered."""
-    codec = CODECS.get(payload_type)
-    return codec.name if codec else "unknown"

@@ -13,7 +13,7 @@ Of a track, for its entry in the manifest:
     }
 
 `mos` is that of a listener to whom lost packets are silent, `mos_concealed` of one whose receiver
-conceals them by G.711 Appendix I. Both are null where less than half of the packets are G.711: the
+conceals them by G.711 Appendix I. Both are null where the codec of most packets is another one: the
 parameters of `emodel` are those of G.711.
 """
 
@@ -22,7 +22,6 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 from pipeline import emodel
-from pipeline.quality import codec_name
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -63,8 +62,7 @@ def track_quality(summary: TrackSummary) -> dict[str, Any]:
 
 def ratings(summary: TrackSummary) -> tuple[float | None, float | None]:
     """Return a track's R without and with concealment; None where it is not G.711."""
-    of_g711 = sum(n for t, n in summary.payload_types.items() if codec_name(t) in _G711)
-    if not of_g711 or 2 * of_g711 < summary.packets:
+    if summary.codec not in _G711:
         return None, None
     return (
         _rating(summary, emodel.BPL_WITHOUT_CONCEALMENT),

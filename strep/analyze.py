@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pipeline.block import Track, TrackSummary
     from pipeline.dispatch import Results
     from pipeline.filling import ComfortNoise, Concealment
+    from pipeline.formats import Format
     from pipeline.sinks.base import Sink
 
 IDLE_TIMEOUT_S = 3600.0
@@ -62,6 +63,7 @@ def analyze(
     sinks: Mapping[str, Sink],
     *,
     reorder_ms: float = 60,
+    payload_types: Mapping[int, Format] | None = None,
     max_gap_s: float = DEFAULT_MAX_GAP_S,
     telephone_events: Mapping[int, int] | None = None,
     learn_telephone_events: bool = False,
@@ -71,8 +73,9 @@ def analyze(
 ) -> Report:
     """Read a capture to its end and return what it holds.
 
-    `telephone_events` maps payload types to clocks, as in `Pipeline`. `progress` is told the
-    fraction read. Raises `CaptureError` and `SinkError`.
+    `telephone_events` maps payload types to clocks, as in `Pipeline`, and `payload_types` say what
+    dynamic ones stand for. `progress` is told the fraction read. Raises `CaptureError` and
+    `SinkError`.
     """
     closed: list[tuple[Track, dict[str, Any]]] = []
 
@@ -89,6 +92,7 @@ def analyze(
         max_gap_s=max_gap_s,
         telephone_events=telephone_events,
         learn_telephone_events=learn_telephone_events,
+        payload_types=payload_types,
         concealment=concealment,
         comfort_noise=comfort_noise,
     )

@@ -7,7 +7,6 @@ import json
 from itertools import islice
 from typing import TYPE_CHECKING, Any
 
-from pipeline.quality import codec_name
 from pipeline.utc import rfc3339
 
 if TYPE_CHECKING:
@@ -56,14 +55,14 @@ def _is_open(pipeline: Pipeline, track: Track) -> bool:
 
 def _entry(pipeline: Pipeline, track: Track) -> dict[str, Any]:
     now = pipeline.summary(track.row, "end")
-    main_type = max(now.payload_types, key=lambda number: now.payload_types[number], default=-1)
     return {
         "leg": track.leg,
         "direction": track.direction,
         "source": track.source,
         "destination": track.destination,
         "ssrc": f"{now.ssrcs[-1]:#010x}",
-        "codec": codec_name(main_type),
+        "codec": now.codec,
+        "sample_rate_hz": now.sample_rate_hz,
         "opened_at": rfc3339(track.opened_unix_ns),
         "duration_s": round(now.duration_s, 3),
         "packets": now.packets,

@@ -41,6 +41,7 @@ from pydantic import (
 )
 
 from pipeline.filling import ComfortNoise, Concealment
+from pipeline.formats import PayloadTypes
 from strep.control.parameters import Flag  # noqa: TC001 -- read by pydantic
 from strep.control.settings import AutoFork, ControlSettings, PortRange
 from strep.receive.gate import Network
@@ -76,6 +77,7 @@ __all__ = [
     "load",
     "parse_address",
     "parse_event_payload_types",
+    "parse_payload_types",
     "parse_sink",
     "parse_sinks",
 ]
@@ -137,6 +139,20 @@ def _as_file_or_none(value: object) -> Path | None:
 
 def _as_database(value: object) -> Path | Literal["auto"] | None:
     return "auto" if value == "auto" else _as_file_or_none(value)
+
+
+def _as_payload_types(value: object) -> PayloadTypes:
+    if isinstance(value, dict):
+        value = ",".join(f"{number}={codec}" for number, codec in value.items())
+    return PayloadTypes.parse(as_text(value, "NUMBER=CODEC[,...], such as 96=opus,97=L16/16000"))
+
+
+def parse_payload_types(text: str) -> PayloadTypes:
+    """Read `96=opus,97=L16/16000`. Raises ConfigError."""
+    try:
+        return PayloadTypes.parse(text)
+    except ValueError as error:
+        raise ConfigError(str(error)) from None
 
 
 def _as_workers(value: object) -> object:
@@ -251,6 +267,9 @@ class Settings(BaseModel):
     """RTP payload types of keys pressed as packets (RFC 4733); none (`none`) for not looking."""
     learn_telephone_events: Flag = False
     """Whether other dynamic payload types are taken for that where their packets look so."""
+    payload_types: Annotated[PayloadTypes, PlainValidator(_as_payload_types)] = PayloadTypes()
+    """What RTP payload types stand for beside the static ones: `96=opus,97=L16/16000`; in the file
+    also a table. G.711's two and comfort noise stay what they are."""
     tick_ms: Annotated[int, between(1, 100)] = 10
     """How often packets are drained and released."""
     receive_buffer_bytes: Annotated[int, between(65_536, 2**30)] = 32 * 2**20

@@ -46,6 +46,7 @@ _PACKETS = {
     "resets": "Restarts of a sequence: another SSRC, or a jump that was continued",
     "timestamp_gaps": "Silences told by the timestamps (DTX, hold)",
     "silence_samples": "Samples of silence and loss between frames",
+    "undecoded": "Released packets whose payload could not be decoded",
     "realignments": "Frames that stand where their arrival says, and not their timestamp",
 }
 _DISTRIBUTED = {

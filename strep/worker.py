@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import structlog
 
 from pipeline.dispatch import Dispatcher
+from pipeline.formats import declared_format
 from strep.callbook import CallBook
 from strep.calls import open_calls
 from strep.figures import Figures
@@ -33,6 +34,7 @@ if TYPE_CHECKING:
 
     from pipeline.block import Track, TrackSummary
     from pipeline.dispatch import Results
+    from pipeline.formats import Format
     from strep.callbook import Earlier, Facts
     from strep.config import LogFormat, LogLevel, Settings
     from strep.specs import Listener
@@ -74,6 +76,8 @@ class Worker:
             learn_telephone_events=settings.learn_telephone_events,
             mouth_to_ear_ms=settings.mouth_to_ear_ms,
             max_ahead_s=settings.max_ahead_s,
+            payload_types=settings.payload_types,
+            declared=self._declared,
             concealment=settings.concealment,
             comfort_noise=settings.comfort_noise,
             unix_offset_ns=time.time_ns() - time.monotonic_ns(),
@@ -119,7 +123,10 @@ class Worker:
 
     def announce(self, call_leg_id: UUID, facts: Facts) -> None:
         """Let a leg be known: its packets are admitted, and `facts` go to its manifests."""
+        before = self._declared(call_leg_id)
         self._book.announce(call_leg_id, facts)
+        if self._declared(call_leg_id) != before:
+            self.receiver.pipeline.declare(call_leg_id)
         self.receiver.admit(call_leg_id)
 
     def forget(self, call_leg_id: UUID) -> None:
@@ -187,6 +194,11 @@ class Worker:
     def calls(self) -> AsyncIterator[str]:
         """Give out the open calls; see `open_calls`."""
         return open_calls(self.receiver.pipeline, self.number, self._book.facts)
+
+    def _declared(self, call_leg_id: UUID) -> Format | None:
+        """Return the codec that a leg may have under any dynamic payload type."""
+        codecs = (self._book.facts(call_leg_id) or {}).get("preferred_codecs")
+        return declared_format(codecs) if isinstance(codecs, str) else None
 
     # -- what happens to tracks
 

@@ -45,6 +45,7 @@ OPEN_CALLS = {
                     "destination": "192.0.2.1:9000",
                     "ssrc": "0x0000abcd",
                     "codec": "PCMU",
+                    "sample_rate_hz": 8000,
                     "opened_at": "2023-11-14T22:13:20.000Z",
                     "duration_s": 2.0,
                     "packets": 100,

@@ -10,8 +10,10 @@ import subprocess
 import sys
 from pathlib import Path
 
+import encoders
 import numpy as np
 import pytest
+import soundfile
 from capturefile import datagram, ethernet, pcap
 from keytones import mu_law, silence, tone
 from loopback import Serve, free_port
@@ -144,6 +146,33 @@ def test_wrong_payload_type_is_said_in_one_line(capsys, capture):
     code, _, err = strep(capsys, "analyze", capture, "--telephone-event-payload-types", "3")
     assert code == 2
     assert "'3' is not a payload type of telephone-events" in one_line(err)
+
+
+def test_analyze_shows_the_rate_of_a_codec_and_makes_a_recording_of_it(capsys, tmp_path):
+    frames = [
+        (i * 20_000_000, ethernet(datagram(rtp(payload, payload_type=97, sequence=i, timestamp=t))))
+        for i, payload in enumerate(encoders.l16(encoders.tone(16_000, 16_000), 320))
+        for t in [320 * i]
+    ]
+    path = tmp_path / "wide.pcap"
+    path.write_bytes(pcap(frames))
+    arguments = ("analyze", path, "--payload-types", "97=L16/16000", "--out", tmp_path)
+    code, out, err = strep(capsys, *arguments)
+    assert (code, err) == (0, "")
+    assert "L16 16k" in out
+    (recording,) = tmp_path.glob("*.wav")
+    pcm, rate_hz = soundfile.read(recording, dtype="int16")
+    heard = pcm[:, 0] if pcm.ndim == 2 else pcm
+    assert (rate_hz, heard.tolist()) == (16_000, encoders.tone(16_000, 16_000).tolist())
+    (manifest,) = tmp_path.glob("*.json")
+    (track,) = json.loads(manifest.read_text())["tracks"]
+    assert (track["codec"], track["sample_rate_hz"], track["duration_s"]) == ("L16", 16_000, 1.0)
+
+
+def test_wrong_payload_types_are_told_in_one_line(capsys, capture):
+    code, _, err = strep(capsys, "analyze", capture, "--payload-types", "96=speex")
+    assert code == 2
+    assert "'speex' is no codec that can be decoded" in one_line(err)
 
 
 def test_analyze_of_a_cut_capture_keeps_what_came_before_and_says_so(capsys, capture):

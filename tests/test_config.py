@@ -10,6 +10,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from pydantic import ValidationError
 
+from pipeline.formats import Format
 from strep.config import (
     Address,
     ConfigError,
@@ -21,6 +22,7 @@ from strep.config import (
 )
 from strep.control.settings import AutoFork, ControlSettings
 
+OPUS = Format("opus", 48_000)
 LEG = "0ccc7b54-4df3-4bca-a65a-3da1ecc777f0"
 NOT_AN_ADDRESS = "is not HOST:PORT (such as 0.0.0.0:9000 or [::1]:9000, ports 0 to 65535)"
 
@@ -49,6 +51,7 @@ new_tracks_burst = 8192
 source_timeout_s = 1.0
 telephone_event_payload_types = ["101"]
 learn_telephone_events = false
+payload_types = ""
 tick_ms = 10
 receive_buffer_bytes = 33554432
 slot_bytes = 576
@@ -89,6 +92,7 @@ new_tracks_burst = 100
 source_timeout_s = 0.5
 telephone_event_payload_types = ["96", "110/48000"]
 learn_telephone_events = true
+payload_types = "96=opus,97=L16/16000"
 tick_ms = 5
 receive_buffer_bytes = 65536
 slot_bytes = 1600
@@ -184,6 +188,12 @@ def test_file_sets_everything(toml):
     assert settings.as_toml() == FULL
 
 
+def test_payload_types_may_be_a_table(toml):
+    settings = load(toml('payload_types = {96 = "opus", 97 = "l16/16000"}'), {}, {})
+    assert str(settings.payload_types) == "96=opus,97=L16/16000"
+    assert load(None, {}, {"payload_types": "96=opus"}).payload_types == {96: OPUS}
+
+
 def test_environment_sets_everything():
     environment = {
         "STREP_MEDIA": f"[::1]:9000; 127.0.0.1:9002,call_leg_id={LEG},direction=outbound,leg=b",
@@ -204,6 +214,7 @@ def test_environment_sets_everything():
         "STREP_MAX_AHEAD_S": "5",
         "STREP_CONCEALMENT": "G711",
         "STREP_COMFORT_NOISE": "noise",
+        "STREP_PAYLOAD_TYPES": "96=OPUS/48000/2",
         "STREP_TICK_MS": "5",
         "STREP_SLOT_BYTES": "1600",
         "STREP_RECEIVE_BUFFER_BYTES": "65536",
@@ -238,6 +249,7 @@ def test_environment_sets_everything():
         learn_telephone_events=True,
         mouth_to_ear_ms=150.0,
         max_ahead_s=5.0,
+        payload_types="96=opus",
         concealment="g711",
         comfort_noise="noise",
         tick_ms=5,
@@ -343,6 +355,18 @@ def test_variables_that_others_set_under_our_prefix_are_left_alone():
             "keep_calls_days: 0 is not a whole number from 1 to 36500 nor none",
         ),
         ("reorder_ms = 5000", "reorder_ms: 5000 is not a whole number from 0 to 2000"),
+        (
+            "payload_types = 96",
+            "payload_types: 96 is not NUMBER=CODEC[,...], such as 96=opus,97=L16/16000",
+        ),
+        ('payload_types = "0=opus"', "payload_types: '0=opus': payload type 0 has a fixed meaning"),
+        (
+            "payload_types = {96 = 3}",
+            (
+                "payload_types: '3' is no codec that can be decoded: "
+                "PCMU, PCMA, G722, G729, GSM, opus, L16"
+            ),
+        ),
         ("http = 8080", "http: 8080 is not HOST:PORT nor none"),
         ('http = "localhost"', f"http: 'localhost' {NOT_AN_ADDRESS} nor none"),
         ('recordings = ""', "recordings: '' is not a folder"),

@@ -17,8 +17,8 @@ KNOWS_PIPELINE = {
     "strep/worker.py",  # puts everything together, live
     "strep/workerprocess.py",  # only the sinks' error, to say it
     "strep/tracknews.py",  # what there is to say of a track
-    "strep/calls.py",
-    "strep/config.py",  # reads the figures of running tracks
+    "strep/calls.py",  # reads the figures of running tracks
+    "strep/config.py",  # what payload types stand for
     "strep/sinks.py",  # makes the sinks and writes the manifests
     "strep/analyze.py",  # puts everything together, for a capture
     "strep/cli/__init__.py",  # only the sinks' error, to show it

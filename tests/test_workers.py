@@ -189,6 +189,7 @@ def test_list_of_calls_says_of_each_track_who_what_and_how_well(tmp_path, count)
             "destination": media,
             "ssrc": f"0x0000000{6 + channel}",
             "codec": "PCMU",
+            "sample_rate_hz": 8000,
             "duration_s": 1.0 + 0.02 * channel,
             "packets": 50,
             "lost": channel,

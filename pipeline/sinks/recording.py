@@ -57,6 +57,8 @@ class Recording:
         """The open tracks by channel."""
         self.law: int | None = None
         """The number of the first frame's law; None before it."""
+        self.rate_hz: int | None = None
+        """Samples per second, those of the first frame; None before it."""
         self.written = [0] * channels
         """Where each channel's audio ends; silence beyond."""
         self.path: Path | None = None

@@ -126,10 +126,35 @@ class WavSink(Sink):
 
     def write(self, block: AudioBlock) -> None:
         """Stage the block's frames; flush the recordings that have no room for theirs."""
+        if block.codec.table is None:
+            self._write_linear(block)
+            return
         law = _LAWS.index(block.codec)
         for first in range(0, block.samples, STAGE_SAMPLES):  # once, but for giant frames
             codes = np.ascontiguousarray(block.payload[:, first : first + STAGE_SAMPLES])
             self._stage(law, block.rows, block.position + first, block.arrival_ns, codes)
+
+    def _write_linear(self, block: AudioBlock) -> None:
+        """Write frames that were decoded before, of the rate that their file began with."""
+        rate_hz = block.sample_rate_hz
+        for i, row in enumerate(block.rows.tolist()):
+            placement = self._placements[row]
+            recording = placement.recording
+            position = int(block.position[i])
+            if not placement.has_audio:
+                self._settle(placement, position, int(block.arrival_ns[i]), None, rate_hz)
+            if recording.error is not None or recording.rate_hz != rate_hz:
+                continue
+            self._flush(recording)
+            start, samples = position + placement.offset_samples, block.pcm[i]
+            if start < 0:
+                start, samples = 0, samples[-start:]
+            if len(samples):
+                part = Part(placement.channel, start, start + len(samples), samples)
+                try:
+                    recording.write([part], PCM16, rate_hz)
+                except OSError as error:
+                    self._fail(recording, error)
 
     def tick(self, now_ns: int) -> None:
         """Flush what has been staged for `flush_s`."""
@@ -230,9 +255,11 @@ class WavSink(Sink):
         recording = placement.recording
         if recording.error is not None:
             return False
+        if recording.rate_hz not in {None, _LAWS[law].sample_rate_hz}:
+            return False
         room = STAGE_SAMPLES
         if not placement.has_audio:
-            self._settle(placement, position, arrival_ns, law)
+            self._settle(placement, position, arrival_ns, law, _LAWS[law].sample_rate_hz)
             room = max(samples, _first_room(recording))
         if self._source:
             law = recording.law or 0
@@ -244,15 +271,17 @@ class WavSink(Sink):
         stages.begin(row, position, law, room)
         return True
 
-    def _settle(self, placement: Placement, position: int, arrival_ns: int, law: int) -> None:
+    def _settle(
+        self, placement: Placement, position: int, arrival_ns: int, law: int | None, rate_hz: int
+    ) -> None:
         """Settle by a track's first frame where the track stands in its file."""
         recording = placement.recording
-        if recording.law is None:
-            recording.law = law
+        if recording.rate_hz is None:
+            recording.law, recording.rate_hz = law, rate_hz
         placement.has_audio = True
         if self._stereo:
             since_ns = arrival_ns - recording.opened_ns
-            arrived_at = round(since_ns * _LAWS[law].sample_rate_hz / 1e9)
+            arrived_at = round(since_ns * rate_hz / 1e9)
             placement.offset_samples = max(0, arrived_at - position)
 
     def _bridge(self, placement: Placement, position: int, samples: int, law: int) -> bool:

@@ -212,6 +212,7 @@ class OpenTrack(_Answer):
     destination: str
     ssrc: Annotated[str, Field(examples=["0x0000abcd"])]
     codec: str
+    sample_rate_hz: int
     opened_at: Moment
     duration_s: float
     packets: int
@@ -231,6 +232,8 @@ class _CallFacts(_Answer):
     direction: Literal["incoming", "outgoing"] | None = None
     client_state: str | None = None
     """As the carrier has it, in base64."""
+    preferred_codecs: str | None = None
+    """As the call was dialled with, separated by commas."""
     state: str | None = None
     """`initiated`, `answered`, `bridged` or `hangup`; `lost`, where its end was missed."""
     started_at: Moment | None = None

@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from strep.cli.arguments import SINK_HELP, add_command
+from strep.cli.arguments import PAYLOAD_TYPES_HELP, SINK_HELP, add_command
 from strep.cli.output import out, print_json, progress, track_table, warn
 
 if TYPE_CHECKING:
@@ -47,6 +47,12 @@ def add(commands: Any) -> None:
         help="take other payload types for that where their packets look so",
     )
     parser.add_argument(
+        "--payload-types",
+        default="",
+        metavar="NUMBER=CODEC[,...]",
+        help=PAYLOAD_TYPES_HELP,
+    )
+    parser.add_argument(
         "--concealment",
         choices=("silence", "repeat", "g711"),
         default="silence",
@@ -64,7 +70,11 @@ def add(commands: Any) -> None:
 def run(arguments: argparse.Namespace) -> None:
     """Analyse a capture and print what it holds."""
     from strep.analyze import analyze  # noqa: PLC0415 -- other commands start without these
-    from strep.config import parse_event_payload_types, parse_sinks  # noqa: PLC0415
+    from strep.config import (  # noqa: PLC0415
+        parse_event_payload_types,
+        parse_payload_types,
+        parse_sinks,
+    )
     from strep.sinks import make_sinks  # noqa: PLC0415
 
     default = ["vad", "dtmf", "wav"] if arguments.out else ["vad", "dtmf"]
@@ -72,6 +82,7 @@ def run(arguments: argparse.Namespace) -> None:
     sinks = make_sinks(specs, arguments.out or Path("recordings"))
     event_types = arguments.telephone_event_payload_types
     telephone_events = None if event_types is None else parse_event_payload_types(event_types)
+    payload_types = parse_payload_types(arguments.payload_types)
     with progress() as bar:
         task = bar.add_task(f"reading {arguments.capture.name}", total=1.0)
         report = analyze(
@@ -79,6 +90,7 @@ def run(arguments: argparse.Namespace) -> None:
             sinks,
             telephone_events=None if telephone_events is None else dict(telephone_events),
             learn_telephone_events=arguments.learn_telephone_events,
+            payload_types=payload_types,
             concealment=arguments.concealment,
             comfort_noise=arguments.comfort_noise,
             progress=lambda done: bar.update(task, completed=done),

@@ -13,6 +13,11 @@ SINK_HELP = (
     "package.module:Class; repeat for several"
 )
 
+PAYLOAD_TYPES_HELP = (
+    "what dynamic RTP payload types stand for: 96=opus,97=L16/16000; all but L16 and G.711 need "
+    "strep[codecs]"
+)
+
 
 def add_command(
     commands: Any, name: str, run: Callable[[argparse.Namespace], None], text: str, example: str

@@ -92,7 +92,7 @@ def track_table(tracks: list[dict[str, Any]]) -> Table:
             "call leg": str(track["call_leg_id"])[:8],
             "side": f"{track['leg']} {track['direction']}",
             **({"from": track["source"]} if wide else {}),
-            "codec": track["codec"].removeprefix("telephone-"),
+            "codec": _codec(track),
             "duration": f"{track['duration_s']:.2f} s",
             "packets": track["packets"],
             "lost": track["lost"],
@@ -107,3 +107,9 @@ def track_table(tracks: list[dict[str, Any]]) -> Table:
         for track in tracks
     ]
     return table(rows, numbers=rows[0].keys() - {"call leg", "side", "from", "codec"})
+
+
+def _codec(track: Mapping[str, Any]) -> str:
+    """Return the codec's name, with the rate in kHz where it is not that of a telephone."""
+    rate_hz, name = track["sample_rate_hz"], track["codec"].removeprefix("telephone-")
+    return str(name) if rate_hz == 8000 else f"{name} {rate_hz / 1000:g}k"

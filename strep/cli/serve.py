@@ -7,7 +7,7 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from strep.cli.arguments import SINK_HELP, add_command
+from strep.cli.arguments import PAYLOAD_TYPES_HELP, SINK_HELP, add_command
 
 if TYPE_CHECKING:
     import argparse
@@ -19,9 +19,9 @@ FLAGS = (
     "database", "keep_calls_days", "sink", "workers", "max_tracks", "idle_timeout_s",
     "drain_timeout_s", "reorder_ms", "max_gap_s", "allowed_sources", "tick_ms", "slot_bytes",
     "receive_buffer_bytes", "log_format", "log_level", "telephone_event_payload_types",
-    "max_ahead_s", "concealment", "comfort_noise", "control_base_url", "control_media_target",
-    "control_port_range", "control_advertised_host", "control_webhook_public_key",
-    "control_auto_fork", "control_admission",
+    "max_ahead_s", "concealment", "comfort_noise", "payload_types", "control_base_url",
+    "control_media_target", "control_port_range", "control_advertised_host",
+    "control_webhook_public_key", "control_auto_fork", "control_admission",
 )  # fmt: skip
 """The settings that have a flag; all others of `control` are in the file or the environment."""
 
@@ -99,6 +99,11 @@ def add(commands: Any) -> None:
         metavar="NETWORK",
         help="where tracks may be opened from, such as 192.0.2.0/24 (default: anywhere); repeat "
         "for several",
+    )
+    settings.add_argument(
+        "--payload-types",
+        metavar="NUMBER=CODEC[,...]",
+        help=PAYLOAD_TYPES_HELP,
     )
     for flag, text in {
         "max-tracks": "tracks open at once in each worker (default 16384)",

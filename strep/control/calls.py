@@ -59,6 +59,8 @@ class Call:
     direction: Direction | None = None
     client_state: str | None = None
     """As the carrier has it, in base64."""
+    preferred_codecs: str | None = None
+    """What was asked for when it was dialled, separated by commas."""
     state: str | None = None
     """`initiated`, `answered`, `bridged` or `hangup`; or `lost`, where nothing was heard for longer
     than a call can last."""
@@ -92,6 +94,7 @@ class Call:
             "to": self.to,
             "direction": self.direction,
             "client_state": self.client_state,
+            "preferred_codecs": self.preferred_codecs,
             "state": self.state,
             "started_at": rfc3339(self.started_ns),
             "answered_at": None if self.answered_ns is None else rfc3339(self.answered_ns),
@@ -237,6 +240,7 @@ class Calls:
         from_: str | None = None,
         to: str | None = None,
         client_state: str | None = None,
+        preferred_codecs: str | None = None,
     ) -> Call:
         """Take in the answer to `dial`, and what was dialled."""
         call = self.known(call_control_id, call_leg_id, now_ns)
@@ -245,6 +249,7 @@ class Calls:
         call.from_ = call.from_ or from_
         call.to = call.to or to
         call.client_state = call.client_state or client_state
+        call.preferred_codecs = call.preferred_codecs or preferred_codecs
         call.direction = call.direction or "outgoing"
         call.state = call.state or "initiated"
         return call

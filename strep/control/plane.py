@@ -204,6 +204,7 @@ class ControlPlane:
             from_=command.from_,
             to=command.to if isinstance(command.to, str) else None,
             client_state=result.client_state,
+            preferred_codecs=command.preferred_codecs,
         )
         self._learned(call)
 

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
     from pipeline.dispatch import Dispatcher
     from pipeline.filling import ComfortNoise, Concealment
+    from pipeline.formats import Format
     from strep.receive.admission import Admission, Key
     from strep.receive.gate import GateSettings
     from strep.wire import PacketBatch
@@ -81,6 +82,8 @@ class Receiver:
         max_tracks: int = 16_384,
         idle_timeout_s: float = 120,
         reorder_ms: float = 60,
+        payload_types: Mapping[int, Format] | None = None,
+        declared: Callable[[UUID], Format | None] = lambda _: None,
         max_gap_s: float = DEFAULT_MAX_GAP_S,
         telephone_events: Mapping[int, int] | None = None,
         learn_telephone_events: bool = False,
@@ -102,6 +105,8 @@ class Receiver:
             learn_telephone_events=learn_telephone_events,
             mouth_to_ear_ms=mouth_to_ear_ms,
             max_ahead_s=max_ahead_s,
+            payload_types=payload_types,
+            declared=declared,
             concealment=concealment,
             comfort_noise=comfort_noise,
             on_segment=self._next_segment,

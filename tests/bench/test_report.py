@@ -89,6 +89,15 @@ REPORTS = {
         ],
         {"tracks": 4000},
     ),
+    "codecs": Report(
+        "codecs",
+        [
+            {"codec": "PCMU", "rate_hz": 8000, "us_per_packet": 0.08, "least_us": 0.07,
+                "most_us": 0.1},
+            {"codec": "L16", "rate_hz": 44_100, "us_per_packet": 4.5, "least_us": 4.25,
+                "most_us": 5.0},
+        ],
+    ),
 }  # fmt: skip
 
 
@@ -156,6 +165,12 @@ def test_stages_are_shown_to_the_nanosecond():
     text = shown("stages")
     assert cells(text, "parse") == ["parse", "0.032", "0.030 - 0.040", "0.100", "0.090 - 0.200"]
     assert cells(text, "ring") == ["ring", "-", "-", "0.050", "0.050 - 0.050"]
+
+
+def test_codecs_are_shown_with_their_rates():
+    text = shown("codecs")
+    assert cells(text, "PCMU") == ["PCMU", "8 kHz", "0.08", "0.07 - 0.10"]
+    assert cells(text, "L16") == ["L16", "44.1 kHz", "4.50", "4.25 - 5.00"]
 
 
 @pytest.mark.parametrize("name", REPORTS)

@@ -586,7 +586,12 @@ def test_fork_that_fell_silent_is_asked_about(tmp_path, reply, state):
 def test_leg_of_a_dialled_call_is_known_before_any_webhook(tmp_path):
     async def scenario(one):
         one.plane.dialled(
-            Dial(connection_id="7267", from_="+18005550101", to="+18005550100"),
+            Dial(
+                connection_id="7267",
+                from_="+18005550101",
+                to="+18005550100",
+                preferred_codecs="OPUS,G722,PCMU",
+            ),
             Dialled(
                 call_control_id=CALL,
                 call_leg_id=str(LEG),
@@ -602,6 +607,7 @@ def test_leg_of_a_dialled_call_is_known_before_any_webhook(tmp_path):
             "from": "+18005550101",
             "to": "+18005550100",
             "direction": "outgoing",
+            "preferred_codecs": "OPUS,G722,PCMU",
             "state": "initiated",
             "started_at": "2023-11-14T22:13:20.000Z",
         }

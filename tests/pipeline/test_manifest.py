@@ -54,6 +54,8 @@ SUMMARY = TrackSummary(
     codecs=("unknown", "PCMU", "PCMA"),
     ssrcs=(0x1B5D8C64, 0x0000BEEF),
     losses=((8000, 3), (12_000, 2)),
+    codec="PCMA",
+    undecoded=8,
 )
 RESULTS = {
     "wav": {
@@ -97,6 +99,7 @@ def test_entry_tells_all_of_a_track():
         "reordered": 7,
         "resets": 1,
         "unknown_payload": 10,
+        "undecoded": 8,
         "timestamp_gaps": 2,
         "silence_s": 0.15,
         "jitter_last_ms": 0.5,

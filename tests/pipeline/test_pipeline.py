@@ -321,6 +321,8 @@ def test_summary_of_a_plain_track():
         "mouth_to_ear_ms": 0.0,
         "timeline": {"interval_s": 1.0, "packets": (3,), "lost": (0,), "jitter_ms": (0.0,)},
         "rtcp": None,
+        "codec": "PCMU",
+        "undecoded": 0,
         "drift_ppm": None,
         "realignments": 0,
         "concealed_samples": 0,
@@ -378,6 +380,8 @@ def test_summary_of_a_track_to_which_everything_happened():
         "mouth_to_ear_ms": 0.0,
         "timeline": {"interval_s": 1.0, "packets": (10,), "lost": (2,), "jitter_ms": (ANY,)},
         "rtcp": None,
+        "codec": "PCMU",
+        "undecoded": 0,
         "drift_ppm": None,
         "realignments": 0,
         "concealed_samples": 0,
@@ -418,11 +422,19 @@ def test_summary_has_the_jitter_of_rfc_3550():
 
 def test_codecs_are_named_once():
     street = Street(0).push(
-        P(sequence=100, payload_type=96), P(sequence=101, payload_type=9), P(sequence=102)
+        P(sequence=100, payload_type=101), P(sequence=101, payload_type=50), P(sequence=102)
     )
     summary = street.close()
     assert summary.codecs == ("PCMU", "unknown")
+    assert summary.codec == "unknown"
     assert summary.unknown_payload == 2
+
+
+def test_codec_is_that_of_most_packets():
+    street = Street(0).push(*stream(100, 101, payload_type=8), *stream(102, start_ms=40))
+    assert street.close().codec == "PCMA"
+    street = Street(0)
+    assert street.close().codec == "unknown"
 
 
 def test_new_source_is_listed_and_both_its_first_packets_count():

@@ -9,7 +9,7 @@ from hypothesis import strategies as st
 from packetmaker import MS, P, columns
 
 from pipeline.codecs import CLOCK_RATES_HZ
-from pipeline.quality import Statistics, codec_name
+from pipeline.quality import Statistics
 
 ROWS = 3
 
@@ -181,11 +181,25 @@ def test_renewed_row_knows_nothing_of_its_past():
     assert figures.first_arrival_ns[0] == 100 * MS
 
 
-@pytest.mark.parametrize(
-    ("payload_type", "name"), [(0, "PCMU"), (8, "PCMA"), (9, "unknown"), (101, "unknown")]
-)
-def test_codec_name(payload_type, name):
-    assert codec_name(payload_type) == name
+def test_a_clock_that_is_learnt_counts_from_the_next_packet_on():
+    figures = statistics(P(payload_type=111, timestamp=0), P(1, payload_type=111))
+    figures.learn_clock(0, 111, 48_000)
+    push(figures, P(payload_type=111, timestamp=960, arrival_ms=20))
+    assert figures.jitter_packets[:2].tolist() == [0, 0]
+    push(figures, P(payload_type=111, timestamp=1920, arrival_ms=56))
+    push(figures, P(1, payload_type=111, timestamp=1, arrival_ms=99))
+    assert figures.jitter_packets[:2].tolist() == [1, 0]
+    assert jitter_ms(figures) == pytest.approx((1, 1, 1))
+    figures.renew(0)
+    push(figures, P(payload_type=111, timestamp=0), P(payload_type=111, arrival_ms=50))
+    assert figures.jitter_packets[0] == 0
+
+
+def test_clocks_of_dynamic_payload_types_can_be_told():
+    figures = Statistics({96: 16_000})
+    push(figures, P(payload_type=96, timestamp=0), P(payload_type=0, timestamp=9, arrival_ms=3))
+    push(figures, P(payload_type=96, timestamp=320, arrival_ms=36))
+    assert jitter_ms(figures) == pytest.approx((1, 1, 1))
 
 
 @dataclass

@@ -1,0 +1,50 @@
+"""A worker in this process: what it does with what it is told of a call."""
+
+from __future__ import annotations
+
+import socket
+from contextlib import closing
+from pathlib import Path
+
+import numpy as np
+import pytest
+from wirecases import CALL, rtp, strep
+
+from pipeline.decoders import load_library
+from strep.config import Settings
+from strep.wire import PacketBatch
+from strep.worker import Worker
+
+LARGE = bytes([31 << 3]) + bytes(40)
+"""Opus: one frame of 20 ms."""
+
+
+@pytest.mark.skipif(load_library() is None, reason="needs PyAV: strep[codecs]")
+@pytest.mark.parametrize(
+    ("codecs", "is_decoded"), [("PCMU,OPUS", True), ("PCMU", False), (None, False), (7, False)]
+)
+def test_a_declared_codec_is_decoded_whether_it_was_told_before_or_after(
+    tmp_path, codecs, is_decoded
+):
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+        sock.bind(("127.0.0.1", 0))
+        told = {"media": "127.0.0.1:0", "sinks": [], "recordings": Path(tmp_path)}
+        worker = Worker(Settings(**told), [sock], tell=lambda *_: None)
+        batch = PacketBatch()
+        for number in range(4):
+            if number == 2:
+                worker.announce(CALL, {} if codecs is None else {"preferred_codecs": codecs})
+            packet = rtp(LARGE, payload_type=111, sequence=number, timestamp=960 * number)
+            batch.clear()
+            batch.add(strep(packet), 20_000_000 * number, bytes(24), bytes(24))
+            worker.receiver.receive(batch)
+        later = rtp(LARGE, payload_type=111, sequence=1, timestamp=0)
+        batch.clear()
+        batch.add(strep(later, first=0xC5), 100_000_000, bytes(24), bytes(24))
+        worker.receiver.receive(batch)
+        pipeline = worker.receiver.pipeline
+        codecs_heard = [pipeline.summary(row, "end").codec for row in (0, 1)]
+        end = [int(np.int64(each)) for each in pipeline.playout.end[:2]]
+        worker.stop()
+    assert codecs_heard == (["opus", "opus"] if is_decoded else ["unknown", "unknown"])
+    assert end == ([1920, 960] if is_decoded else [0, 0])
