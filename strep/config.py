@@ -38,7 +38,6 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.filling import ComfortNoise, Concealment
 from strep.control.settings import AutoFork, ControlSettings, PortRange
 from strep.specs import (
     Address,
@@ -81,6 +80,8 @@ DATABASE = "strep.db"
 
 LogFormat = Literal["auto", "console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+Concealment = Literal["silence", "repeat", "g711"]
+ComfortNoise = Literal["silence", "noise"]
 
 _WORKER_COUNT: TypeAdapter[int] = TypeAdapter(Annotated[int, between(1, 256)])
 
