@@ -151,9 +151,9 @@ def test_samples_stand_where_they_were_spoken(acts, ppm, seed, size, tmp_path_fa
     # to the sample, where the timestamps tell; within the network's jitter, where they cannot
     assert all(len(shifts) == 1 for shifts in shift.values())
     for piece, (shifts,) in enumerate(shift.values()):
-        assert abs(shifts) <= (JITTER_MS + 5) * 8 * piece
+        assert abs(shifts) <= 2 * JITTER_MS * 8 * piece
     last = max(each.sample for each in arrived) + FRAME
-    assert abs(len(recorded) - last) <= max((JITTER_MS + 5) * 8 * len(shift), FRAME)
+    assert abs(len(recorded) - last) <= max(2 * JITTER_MS * 8 * len(shift), FRAME)
 
 
 def test_call_to_which_everything_happens_stays_aligned(tmp_path):
