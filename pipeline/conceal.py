@@ -119,7 +119,8 @@ def _pitch(past: NDArray[np.float32]) -> NDArray[np.int64]:
     # (n, lags, 160), the longest lag first
     candidates = np.lib.stride_tricks.sliding_window_view(before, _WINDOW, axis=1)
     likeness = np.einsum("ij,ikj->ik", window, candidates)
-    energy = np.einsum("ikj,ikj->ik", candidates, candidates)
+    sums = np.cumsum(np.pad(before.astype(np.float64) ** 2, ((0, 0), (1, 0))), axis=1)
+    energy = sums[:, _WINDOW:] - sums[:, :-_WINDOW]
     normalised = likeness / np.sqrt(energy + 1)
     best: NDArray[np.int64] = LONGEST_LAG - normalised.argmax(axis=1)
     return best

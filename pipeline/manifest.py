@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING, Any
 
 from pipeline.keypress import merged
 from pipeline.utc import rfc3339
-from pipeline.verdict import track_quality
+from pipeline.verdict import call_quality, track_quality
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -132,6 +132,9 @@ def track_entry(
         "undecoded": summary.undecoded,
         "timestamp_gaps": summary.timestamp_gaps,
         "silence_s": summary.silence_samples / summary.sample_rate_hz,
+        "concealed_s": summary.concealed_samples / summary.sample_rate_hz,
+        "comfort_noise_s": summary.comfort_noise_samples / summary.sample_rate_hz,
+        "realignments": summary.realignments,
         "jitter_last_ms": round(summary.jitter_last_ms, 3),
         "jitter_mean_ms": round(summary.jitter_mean_ms, 3),
         "jitter_max_ms": round(summary.jitter_max_ms, 3),

@@ -397,15 +397,17 @@ class Pipeline:
     def _next_segment(self, row: int, began: Began, gap_s: float, packet: Packets) -> None:
         """Close the track on a row and open its next segment, which begins with this packet.
 
-        The packet has been counted for the segment before; what waits behind a hole stays so, and
-        so does what decoders remember.
+        The packet has been counted already: it is moved, unless it had waited since an even earlier
+        segment. What still waits behind a hole counts for the segment in which it came. What
+        decoders remember stays.
         """
         if isinstance(packet, Decoded):
             packet = packet.received
         before, arrival_ns = self.tracks[row], int(packet.arrival_ns[0])
         reason: CloseReason = "rate" if began == "rate" else "gap"
         self.telephone_events.close(row)
-        self.statistics.uncount(packet, last_arrival_ns=int(self.playout.next_arrival_ns[row]))
+        ended_ns = int(self.playout.next_arrival_ns[row])
+        is_counted_here = self.statistics.uncount(packet, last_arrival_ns=ended_ns)
         held = int(self.bank.ahead[row]).bit_count()
         summary = self.summary(row, reason)
         track = replace(
@@ -425,8 +427,11 @@ class Pipeline:
         for state in self._states:
             state.renew(row)
         self.telephone_events.open(row)
-        self.statistics.update(packet)
         self.statistics.first_timestamp[row] = packet.timestamp[0]
+        if is_counted_here:
+            self.statistics.update(packet)
+        else:
+            self.statistics.note_arrival(row, arrival_ns)
         self._begin(track)
 
     def _realigned(self, row: int, samples: int) -> None:

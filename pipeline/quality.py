@@ -105,13 +105,24 @@ class Statistics(RowState):
         if self._unseen:
             self._unseen = {row for row in self._unseen if self.first_arrival_ns[row] < 0}
 
-    def uncount(self, packet: Packets, *, last_arrival_ns: int) -> None:
-        """Take one packet back: it is counted elsewhere. The arrival is that of the one before."""
+    def uncount(self, packet: Packets, *, last_arrival_ns: int) -> bool:
+        """Take one packet back, for it to be counted elsewhere; False where it was not here.
+
+        The arrival is that of the packet before.
+        """
         row = int(packet.rows[0])
+        if not self.payload_types[row, int(packet.payload_type[0])]:
+            return False
         self.packets_total -= 1
         self.payload_types[row, int(packet.payload_type[0])] -= np.uint32(1)
         self.payload_bytes[row] -= int(packet.length[0])
         self.last_arrival_ns[row] = last_arrival_ns
+        return True
+
+    def note_arrival(self, row: int, arrival_ns: int) -> None:
+        """Take in when a row's first packet came, which is counted elsewhere."""
+        self.first_arrival_ns[row] = self.last_arrival_ns[row] = arrival_ns
+        self._unseen.discard(row)
 
     def restart(self, rows: NDArray[np.intp]) -> None:
         """Forget what the next packet would be compared with: its clock is another one."""

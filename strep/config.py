@@ -40,7 +40,6 @@ from pydantic import (
     model_validator,
 )
 
-from pipeline.filling import ComfortNoise, Concealment
 from pipeline.formats import PayloadTypes
 from strep.control.parameters import Flag  # noqa: TC001 -- read by pydantic
 from strep.control.settings import AutoFork, ControlSettings, PortRange
@@ -92,6 +91,8 @@ DATABASE = "strep.db"
 
 LogFormat = Literal["auto", "console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
+Concealment = Literal["silence", "repeat", "g711"]
+ComfortNoise = Literal["silence", "noise"]
 
 _WORKER_COUNT: TypeAdapter[int] = TypeAdapter(Annotated[int, between(1, 256)])
 _DAYS: TypeAdapter[int] = TypeAdapter(Annotated[int, between(1, 36_500)])

@@ -82,6 +82,13 @@ class FailsForOutbound(Peak):
             raise RuntimeError("not this one")
 
 
+class Waits(Peak):
+    def silence(self, position: int) -> None:
+        if position > 9000:
+            raise RuntimeError("waited too long")
+        self.positions.append(-position)
+
+
 class Scribbles(Analyzer):
     def feed(self, pcm: np.ndarray, position: int) -> None:
         pcm[0] = position
@@ -102,6 +109,20 @@ def test_each_track_has_an_analyser_that_gets_its_frames_and_positions():
     assert sink.close(one, SUMMARY) == {"peak": 0, "positions": [0, 2]}
     assert sink.close(two, SUMMARY) == {"peak": 32124, "positions": [160]}
     assert sink.errors == 0
+
+
+def test_analysers_hear_of_passing_silence():
+    sink = AnalyzerSink(Waits)
+    tracks = [track(row) for row in (3, 7)]
+    for one in tracks:
+        sink.open(one)
+    sink.silence(np.array([7, 5]), np.array([4000, 1]))
+    sink.silence(np.array([3, 7]), np.array([9001, 8000]))
+    assert [sink.close(one, SUMMARY) for one in tracks] == [
+        None,
+        {"peak": 0, "positions": [-4000, -8000]},
+    ]
+    assert sink.errors == 1
 
 
 def test_options_reach_every_analyser():

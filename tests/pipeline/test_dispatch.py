@@ -67,6 +67,9 @@ class Recorder(Sink):
     def event(self, event):
         self.note("event", event.kind)
 
+    def silence(self, rows, until):
+        self.note("silence", [rows.tolist(), until.tolist()])
+
     def tick(self, now_ns):
         self.note("tick", now_ns)
 
@@ -143,6 +146,7 @@ def test_calls_come_in_the_order_in_which_they_were_made(kind):
         dispatcher.write(block(7))
         dispatcher.emit(event("heard"))
         dispatcher.write(block(8))
+        dispatcher.silence(np.array([3]), np.array([4000]))
         dispatcher.tick(5)
         dispatcher.close(track(3), SUMMARY)
         dispatcher.open(track(4))
@@ -152,6 +156,7 @@ def test_calls_come_in_the_order_in_which_they_were_made(kind):
         ("write", 7),
         ("event", "heard"),
         ("write", 8),
+        ("silence", [[3], [4000]]),
         ("tick", 5),
         ("close", 3),
         ("open", 4),

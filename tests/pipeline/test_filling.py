@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from pathlib import Path
 
 import numpy as np
@@ -210,7 +209,7 @@ def test_filler_fades_to_silence_by_60_ms(concealment):
         float(np.abs(made.audio[0][1600 + 80 * k : 1680 + 80 * k]).mean()) for k in range(7)
     ]
     assert loudness[0] > 4000
-    assert all(one >= other for one, other in itertools.pairwise(loudness))
+    assert sorted(loudness, reverse=True) == loudness
     assert loudness[5] < 0.15 * loudness[0]
     assert loudness[6] == 0
 
@@ -301,7 +300,7 @@ def test_noise_has_the_level_that_was_signalled(level):
     made = listener.audio[0][1600 : 1600 + 16_000]
     assert level_dbov(made) == pytest.approx(-level, abs=0.7)
     assert len(set(made.tolist())) > 5
-    assert next(frame[:2] for frame in listener.filler()) == ("comfort_noise", 1600)
+    assert listener.filler()[0][:2] == ("comfort_noise", 1600)
     assert sum(frame[4] for frame in listener.filler()) == 16_000
     assert [f for f in listener.frames[0] if f[0] == "received"][10] == (
         "received", 17_600, 0, 0, 160,

@@ -102,6 +102,9 @@ def test_entry_tells_all_of_a_track():
         "undecoded": 8,
         "timestamp_gaps": 2,
         "silence_s": 0.15,
+        "concealed_s": 0.0,
+        "comfort_noise_s": 0.0,
+        "realignments": 0,
         "jitter_last_ms": 0.5,
         "jitter_mean_ms": 0.75,
         "jitter_max_ms": 2.5,
@@ -120,6 +123,15 @@ def test_entry_tells_all_of_a_track():
         "vad": {"speech_ratio": 0.175},
         "package.module:Tones": {"tones": 3},
     }
+
+
+def test_entry_of_a_further_segment_says_why_it_began():
+    assert "segment" not in track_entry(INBOUND, SUMMARY, {})
+    track = dataclasses.replace(INBOUND, segment=2, began="gap", gap_s=133.33333)
+    summary = dataclasses.replace(SUMMARY, drift_ppm=12.345)
+    entry = track_entry(track, summary, {})
+    assert entry["segment"] == {"number": 2, "began": "gap", "gap_s": 133.333}
+    assert entry["drift_ppm"] == 12.3
 
 
 def test_entry_of_a_track_without_sinks_has_neither_recording_nor_speech():

@@ -201,6 +201,16 @@ def test_gap_longer_than_the_hangover_ends_a_segment_where_its_sound_ended():
     ]
 
 
+def test_speech_stops_when_nothing_comes_by_the_clock():
+    line = Line(stop_ms=500, pad_ms=100)
+    line.hear(np.concatenate([silence(1000), tone(200)]))
+    for until in (11_600, 13_599):
+        line.sink.silence(np.array([line.track.row]), np.array([until]))
+    assert line.kinds() == [("speech_started", 7200)]
+    line.sink.silence(np.array([line.track.row]), np.array([13_600]))
+    assert line.kinds() == [("speech_started", 7200), ("speech_stopped", 10_400)]
+
+
 def test_pause_and_gap_add_up_to_the_hangover():
     line = Line(stop_ms=500, pad_ms=0)
     line.hear(np.concatenate([silence(1000), tone(200), silence(200)]))

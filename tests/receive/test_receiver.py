@@ -284,6 +284,25 @@ def test_closing_a_call_closes_all_its_tracks_and_no_other():
     assert rig.sink.payloads(1) == [audio(1), audio(2)]
 
 
+def test_a_further_segment_is_a_track_of_its_own_on_the_same_row():
+    opened = []
+    rig = Rig(max_gap_s=2, on_opened=opened.append)
+    rig.receive(forked(100), forked(101))
+    rig.receive(forked(102), forked(103), at_ms=5040)
+    rig.tick(5400)
+    assert rig.tracks == [(0, 1, CALL, "A", "inbound"), (0, 2, CALL, "A", "inbound")]
+    assert [(track.generation, track.segment, track.gap_s) for track in opened] == [
+        (1, 0, 0.0),
+        (2, 1, 5.0),
+    ]
+    assert rig.sink.payloads(0, 2) == [audio(102), audio(103)]
+    assert rig.receiver.close_call(CALL) == 1
+    assert _closed(rig.receiver) == {"gap": 1, "closed": 1}
+    assert rig.receiver.tracks_opened == 2
+    rig.receive(forked(7), at_ms=6000)
+    assert rig.tracks[-1] == (0, 3, CALL, "A", "inbound")
+
+
 def test_an_idle_track_is_closed_after_the_timeout():
     rig = Rig(idle_timeout_s=30)
     rig.receive(forked(100), forked(1, OTHER_CALL))

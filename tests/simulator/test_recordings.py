@@ -25,8 +25,9 @@ SCENARIO = {
 
 def test_recordings_hold_what_was_sent_less_what_was_dropped(tmp_path):
     # a busy machine may be late with a packet that is held back: the daemon waits for it as long
-    # as 64 packets behind a hole, its window, take at this speed
-    with Serve(tmp_path, "--reorder-ms", "240") as daemon:
+    # as 64 packets behind a hole, its window, take at this speed; and silence has not passed by
+    # the clock when it is told
+    with Serve(tmp_path, "--reorder-ms", "240", "--max-ahead-s", "60") as daemon:
         traffic = {"calls": CALLS, "rate_per_s": 1000, "fork": daemon.media}
         with LocalCarrier(speed=5, traffic=traffic, **SCENARIO) as carrier:
             carrier.wait_for(lambda: [c["state"] for c in carrier.calls()] == ["ended"] * CALLS, 20)
