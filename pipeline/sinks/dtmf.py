@@ -126,7 +126,7 @@ class DtmfSink(Sink):
 
     def write(self, block: AudioBlock) -> None:
         """Hear one frame of every track in the block."""
-        if not getattr(block, "is_received", True):
+        if not block.is_received:
             return  # what was put in for lost audio is no evidence
         rate_hz = block.sample_rate_hz
         if rate_hz not in self._rules_of:

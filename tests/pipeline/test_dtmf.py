@@ -264,25 +264,16 @@ def test_tracks_do_not_hear_each_other():
     assert [heard[row] for row in rows.tolist()] == keys
 
 
-class Linear(Codec):
-    """Samples as they are, of any rate."""
-
-    def samples(self, payload_bytes):
-        return payload_bytes // 2
-
-
 def write_linear(sink, pcm, rate_hz, position):
-    codec = Linear("L16", rate_hz, 0, PCMU.table, PCMU.pairs)
     block = AudioBlock(
-        codec=codec,
+        codec=Codec(name="L16", sample_rate_hz=rate_hz),
         rows=np.zeros(1, np.intp),
         position=np.array([position]),
         gap_samples=np.zeros(1, np.int64),
         lost=np.zeros(1, np.int64),
         arrival_ns=np.zeros(1, np.int64),
-        payload=np.zeros((1, 2 * len(pcm)), np.uint8),
+        payload=np.ascontiguousarray(pcm[None], "<i2").view(np.uint8),
     )
-    block._pcm = np.ascontiguousarray(pcm[None])
     sink.write(block)
 
 

@@ -150,29 +150,6 @@ def test_entry_says_why_nothing_was_recorded():
     assert entry["wav"]["error"] == "No space left on device"
 
 
-@pytest.mark.parametrize(
-    ("payload_types", "codec"),
-    [
-        ({}, "unknown"),
-        ({96: 1}, "unknown"),
-        ({0: 3, 8: 2, 13: 2}, "PCMU"),
-        ({96: 2, 97: 2, 0: 3}, "unknown"),
-    ],
-)
-def test_codec_is_that_of_most_packets(payload_types, codec):
-    summary = dataclasses.replace(SUMMARY, payload_types=payload_types)
-    assert track_entry(INBOUND, summary, {})["codec"] == codec
-
-
-def test_telephone_events_are_no_codec_beside_another():
-    summary = dataclasses.replace(
-        SUMMARY, payload_types={0: 3, 101: 9}, telephone_event_types=(101,)
-    )
-    assert track_entry(INBOUND, summary, {})["codec"] == "PCMU"
-    summary = dataclasses.replace(summary, payload_types={101: 9})
-    assert track_entry(INBOUND, summary, {})["codec"] == "telephone-event"
-
-
 def test_keys_are_listed_once_however_they_came():
     summary = dataclasses.replace(
         SUMMARY,

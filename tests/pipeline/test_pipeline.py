@@ -422,7 +422,7 @@ def test_summary_has_the_jitter_of_rfc_3550():
 
 def test_codecs_are_named_once():
     street = Street(0).push(
-        P(sequence=100, payload_type=101), P(sequence=101, payload_type=50), P(sequence=102)
+        P(sequence=100, payload_type=96), P(sequence=101, payload_type=50), P(sequence=102)
     )
     summary = street.close()
     assert summary.codecs == ("PCMU", "unknown")
@@ -435,6 +435,14 @@ def test_codec_is_that_of_most_packets():
     assert street.close().codec == "PCMA"
     street = Street(0)
     assert street.close().codec == "unknown"
+
+
+def test_telephone_events_are_no_codec_beside_another():
+    street = Street(0).push(P(sequence=100), *stream(101, 102, payload_type=101, start_ms=20))
+    summary = street.close()
+    assert (summary.codec, summary.codecs) == ("PCMU", ("PCMU", "telephone-event"))
+    street = Street(0).push(P(sequence=100, payload_type=101))
+    assert street.close().codec == "telephone-event"
 
 
 def test_new_source_is_listed_and_both_its_first_packets_count():

@@ -15,6 +15,7 @@ CLEAN = TrackSummary(
         "packets": 1000,
         "released": 1000,
         "payload_types": {0: 990, 101: 10},
+        "codec": "PCMU",
         "jitter_mean_ms": 1.5,
         "mouth_to_ear_ms": 0.0,
         "drift_ppm": None,
