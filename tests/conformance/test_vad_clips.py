@@ -24,6 +24,7 @@ pytestmark = pytest.mark.skipif(
 )
 
 RATE_HZ = 8000
+OPTIONS = {}
 JUDGED_SAMPLES = 160
 
 
@@ -51,7 +52,7 @@ def in_spans(spans, frames):
 
 def detect(clips, frame_samples):
     """Return the sink's spans of speech for each of `clips`, sent as one track each."""
-    sink = VadSink()
+    sink = VadSink(**OPTIONS)
     rows = np.arange(len(clips))
     zero = np.zeros(len(clips), np.int64)
     tracks = [Track(row, 0, UUID(int=row), "A", "inbound", 0, 0, "", "", row) for row in rows]
