@@ -8,13 +8,15 @@ full-scale sine has -3 dBFS.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from pipeline.rows import RowState
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
+
     from numpy.typing import NDArray
 
 FULL_SCALE_POWER = 32768.0**2
@@ -42,53 +44,54 @@ _ROWS_AT_ONCE = 256
 """Frames measured at a time: their samples stay in the cache."""
 
 
-class Measures(NamedTuple):
-    """What was measured of n frames, (n,) float64 each."""
+def measure(pcm: NDArray[np.int16]) -> tuple[NDArray[np.float64], NDArray[np.float64]]:
+    """Return (energy, band power) of frames `pcm` (n, samples) at 8 kHz, both (n,) float64.
 
-    energy: NDArray[np.float64]
-    """Sum of the squares of the samples."""
-    band_power: NDArray[np.float64]
-    """Power in the middle of the telephone band: of x[i] - x[i-1] - x[i-2] + x[i-3], scaled to
-    unit gain at 2.4 kHz. It rises by 12 dB per octave below 1 kHz and falls towards 4 kHz, so
-    hum, rumble, an offset and the noise of a codec count for little."""
-    voicing: NDArray[np.float64]
-    """How periodic the frame is at the pitch of voices, 0 to 1: its greatest normalised
-    autocorrelation."""
-
-
-def measure(pcm: NDArray[np.int16]) -> Measures:
-    """Measure frames `pcm` (n, samples) at 8 kHz; `samples` is at least 4."""
-    found = Measures(*np.empty((3, len(pcm))))
-    for start in range(0, len(pcm), _ROWS_AT_ONCE):
-        part = slice(start, start + _ROWS_AT_ONCE)
-        x = pcm[part].astype(np.float64)
-        found.energy[part] = np.einsum("ij,ij->i", x, x)
+    `samples` is at least 4. The energy is the sum of the squares of the samples. The band power is
+    that in the middle of the telephone band: of x[i] - x[i-1] - x[i-2] + x[i-3], scaled to unit
+    gain at 2.4 kHz. It rises by 12 dB per octave below 1 kHz and falls towards 4 kHz, so hum,
+    rumble, an offset and the noise of a codec count for little.
+    """
+    energy, power = np.empty((2, len(pcm)))
+    for part, x in _parts(pcm):
+        energy[part] = np.einsum("ij,ij->i", x, x)
         band = x[:, 3:] - x[:, 2:-1] - x[:, 1:-2] + x[:, :-3]
-        found.band_power[part] = np.einsum("ij,ij->i", band, band)
-        found.voicing[part] = _voicing(x)
-    found.band_power[:] *= band_scale(pcm.shape[1])
-    return found
+        power[part] = np.einsum("ij,ij->i", band, band)
+    power *= band_scale(pcm.shape[1])
+    return energy, power
 
 
 def band_scale(samples: int) -> float:
-    """Return what makes a power of the sum over a frame of so many samples."""
+    """Return what makes a band power of the sum over a frame of so many samples."""
     return 1 / ((samples - 3) * _BAND_GAIN * FULL_SCALE_POWER)
 
 
-def _voicing(x: NDArray[np.float64]) -> NDArray[np.float64]:
-    count = min(x.shape[1] // _THINNED, _MOST_THINNED)
-    thinned = x[:, : count * _THINNED].reshape(len(x), count, _THINNED).sum(axis=2)
-    # differences: hum beneath the pitch of voices would be the strongest period
-    steps = np.diff(thinned, axis=1)
+def voicing(pcm: NDArray[np.int16]) -> NDArray[np.float64]:
+    """Return how periodic frames (n, samples) at 8 kHz are at the pitch of voices, 0 to 1: (n,).
+
+    That is the greatest normalised autocorrelation, of at most the first 60 ms of a frame; 0 where
+    a frame is shorter than two periods of the highest pitch.
+    """
+    best = np.zeros(len(pcm))
+    count = min(pcm.shape[1] // _THINNED, _MOST_THINNED)
     length = count - 1
-    squares = np.cumsum(steps * steps, axis=1)
-    best = np.zeros(len(x))
-    for lag in range(_LEAST_LAG, min(_MOST_LAG, length // 2) + 1):
-        together = np.einsum("ij,ij->i", steps[:, lag:], steps[:, :-lag])
-        ahead, behind = squares[:, -1] - squares[:, lag - 1], squares[:, length - 1 - lag]
-        alike = together / (0.5 * (ahead + behind) + _VOICING_NOISE * count)
-        np.maximum(best, alike, out=best)
+    for part, x in _parts(pcm[:, : count * _THINNED]):
+        thinned = x.reshape(len(x), count, _THINNED).sum(axis=2)
+        # differences: hum beneath the pitch of voices would be the strongest period
+        steps = np.diff(thinned, axis=1)
+        squares = np.cumsum(steps * steps, axis=1)
+        for lag in range(_LEAST_LAG, min(_MOST_LAG, length // 2) + 1):
+            together = np.einsum("ij,ij->i", steps[:, lag:], steps[:, :-lag])
+            power = 0.5 * (squares[:, -1] - squares[:, lag - 1] + squares[:, length - 1 - lag])
+            alike = together / (power + _VOICING_NOISE * count)
+            best[part] = np.maximum(best[part], alike)
     return best
+
+
+def _parts(pcm: NDArray[np.int16]) -> Iterator[tuple[slice, NDArray[np.float64]]]:
+    for start in range(0, len(pcm), _ROWS_AT_ONCE):
+        part = slice(start, start + _ROWS_AT_ONCE)
+        yield part, pcm[part].astype(np.float64)
 
 
 def narrow(pcm: NDArray[np.int16], sample_rate_hz: int) -> NDArray[np.int16]:

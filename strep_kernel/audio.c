@@ -47,6 +47,12 @@ enum { LANES = 8 };
 
 /* The sums of products below are of whole numbers below 2^53: exact, whatever their order. */
 
+/* By halves: a chain of additions would be waited for. */
+static inline double total_of(const double *sums)
+{
+    return ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
+}
+
 /* Sum of (x[i] - x[i-1] - x[i-2] + x[i-3])^2 over a frame of at least 4 samples. */
 VECTORIZED
 static double band_energy(const int16_t *x, int64_t samples)
@@ -62,42 +68,33 @@ static double band_energy(const int16_t *x, int64_t samples)
         double band = x[i + 3] - x[i + 2] - x[i + 1] + x[i];
         sum += band * band;
     }
-    for (int lane = 0; lane < LANES; lane++)
-        sum += sums[lane];
-    return sum;
+    return sum + total_of(sums);
 }
 
-/* Sum of a[i] * b[i]. */
+/* Sum of x[i]^2. */
 VECTORIZED
-static double product(const double *a, const double *b, int64_t count)
+static double energy_of(const int16_t *x, int64_t samples)
 {
     double sums[LANES] = {0}, sum = 0;
     int64_t i = 0;
-    for (; i + LANES <= count; i += LANES)
-        for (int lane = 0; lane < LANES; lane++)
-            sums[lane] += a[i + lane] * b[i + lane];
-    for (; i < count; i++)
-        sum += a[i] * b[i];
-    for (int lane = 0; lane < LANES; lane++)
-        sum += sums[lane];
-    return sum;
-}
-
-static double energy_of(const int16_t *x, int64_t samples)
-{
-    int64_t sum = 0;
-    for (int64_t i = 0; i < samples; i++)
-        sum += x[i] * x[i];
-    return (double)sum;
+    for (; i + LANES <= samples; i += LANES)
+        for (int lane = 0; lane < LANES; lane++) {
+            double here = x[i + lane];
+            sums[lane] += here * here;
+        }
+    for (; i < samples; i++)
+        sum += (double)x[i] * x[i];
+    return sum + total_of(sums);
 }
 
 enum { THINNED = 4, LEAST_LAG = 5, MOST_LAG = 20, MOST_THINNED = 120 };
 
 /* pipeline.level._voicing */
+VECTORIZED
 static double voicing(const int16_t *x, int64_t samples)
 {
     const double noise = 144;
-    double steps[MOST_THINNED], squares[MOST_THINNED];
+    double steps[MOST_THINNED + MOST_LAG + LANES], squares[MOST_THINNED];
     int64_t count = samples / THINNED < MOST_THINNED ? samples / THINNED : MOST_THINNED;
     int64_t length = count - 1;
     int64_t most = length / 2 < MOST_LAG ? length / 2 : MOST_LAG;
@@ -113,10 +110,16 @@ static double voicing(const int16_t *x, int64_t samples)
         squares[i] = total;
         before = here;
     }
+    for (int64_t i = length; i < length + MOST_LAG + LANES; i++)
+        steps[i] = 0; /* so that the loops below need no rest */
     for (int64_t lag = LEAST_LAG; lag <= most; lag++) {
-        double together = product(steps + lag, steps, length - lag);
-        double ahead = total - squares[lag - 1], behind = squares[length - 1 - lag];
-        double alike = together / (0.5 * (ahead + behind) + noise * (double)count);
+        const double *ahead = steps + lag;
+        double sums[LANES] = {0};
+        for (int64_t i = 0; i < length - lag; i += LANES)
+            for (int lane = 0; lane < LANES; lane++)
+                sums[lane] += ahead[i + lane] * steps[i + lane];
+        double power = 0.5 * (total - squares[lag - 1] + squares[length - 1 - lag]);
+        double alike = total_of(sums) / (power + noise * (double)count);
         if (alike > best)
             best = alike;
     }
@@ -143,7 +146,7 @@ FUNCTION(judge)
     int64_t *active_samples = table[0][6].buf;
     double *lowest = table[0][7].buf, *lowest_before = table[0][8].buf;
     int64_t *renewal = table[0][9].buf;
-    const double *limit = table[0][10].buf; /* margin, least power, what voicing takes off */
+    const double *limit = table[0][10].buf; /* margin, least power, share left by voicing */
     const int64_t *row = table[1][0].buf, *position = table[1][1].buf;
     const int16_t *pcm = table[1][2].buf;
     const double scale = *(const double *)table[1][3].buf;
@@ -165,8 +168,10 @@ FUNCTION(judge)
         }
 
         double threshold = floor * limit[0] > limit[1] ? floor * limit[0] : limit[1];
-        double voiced = voicing(x, samples) * 1.5;
-        threshold *= 1 - limit[2] * (voiced < 1 ? voiced : 1);
+        if (power > threshold * limit[2] && power < threshold * 10) {
+            double voiced = voicing(x, samples) * 1.5;
+            threshold *= 1 - (1 - limit[2]) * (voiced < 1 ? voiced : 1);
+        }
         double found = (power - threshold) / (power + threshold) * (double)length;
 
         heard[r] = until;

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 import numpy as np
 
-from pipeline.level import LEAST_SAMPLES, NoiseFloor, band_scale, measure, narrow
+from pipeline.level import LEAST_SAMPLES, NoiseFloor, band_scale, measure, narrow, voicing
 from pipeline.sinks.speech import SpeechSink, in_samples
 from strep_kernel import load
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 
 _WHOLLY_VOICED = 1.5
 """A voicing of two thirds and more is all that far-away speech has."""
+_PLAIN = 10.0
+"""So many times its threshold, a sound is no line noise, voiced or not."""
 
 
 class VadSink(SpeechSink):
@@ -63,12 +65,12 @@ class VadSink(SpeechSink):
         self._check("voiced_db", voiced_db, 0, threshold_db)
         self._check("minimum_dbfs", minimum_dbfs, -100, 0)
         self._check("floor_ms", floor_ms, 100, 600_000)
-        # margin above the noise floor, least power, and the share of both that voicing takes off
+        # margin above the noise floor, least power, and the share of both that voicing leaves
         self._limits = np.array(
             [
                 10 ** (threshold_db / 10),
                 10 ** (minimum_dbfs / 10),
-                1 - 10 ** ((voiced_db - threshold_db) / 10),
+                10 ** ((voiced_db - threshold_db) / 10),
             ]
         )
         self._floor = NoiseFloor(floor_ms)
@@ -108,10 +110,13 @@ class VadSink(SpeechSink):
         """Take the frames."""
         rate_hz, samples = block.sample_rate_hz, block.samples
         end = block.position + samples
-        energy, power, voicing = measure(pcm)
+        energy, power = measure(pcm)
         floor = self._floor.update(block.rows, power, end, rate_hz)
-        threshold = np.maximum(floor * self._limits[0], self._limits[1])
-        threshold *= 1 - self._limits[2] * np.minimum(voicing * _WHOLLY_VOICED, 1)
+        margin, least, left = self._limits
+        threshold = np.maximum(floor * margin, least)
+        unsure = ((power > threshold * left) & (power < threshold * _PLAIN)).nonzero()[0]
+        voiced = np.minimum(voicing(pcm[unsure]) * _WHOLLY_VOICED, 1)
+        threshold[unsure] *= 1 - (1 - left) * voiced
         evidence = (power - threshold) / (power + threshold) * samples
         self._hear(block.rows, block.position, end, evidence, energy, pcm.shape[1], rate_hz)
 
