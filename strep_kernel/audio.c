@@ -136,17 +136,17 @@ FUNCTION(judge)
     (void)module;
     Py_buffer *table[2];
     int64_t number[6];
-    if (!arguments_of(arguments, count, 2, (Py_ssize_t[]){11, 6}, table, 6, number))
+    if (!arguments_of(arguments, count, 2, (Py_ssize_t[]){12, 6}, table, 6, number))
         return NULL;
     int64_t n = number[0], samples = number[1], length = number[2];
     int64_t start_samples = number[3], stop_samples = number[4], window_samples = number[5];
     uint8_t *state = table[0][0].buf;
     int64_t *begin = table[0][1].buf, *end = table[0][2].buf, *heard = table[0][3].buf;
-    double *evidence = table[0][4].buf, *energy = table[0][5].buf;
-    int64_t *active_samples = table[0][6].buf;
-    double *lowest = table[0][7].buf, *lowest_before = table[0][8].buf;
-    int64_t *renewal = table[0][9].buf;
-    const double *limit = table[0][10].buf; /* margin, least power, share left by voicing */
+    double *evidence = table[0][4].buf, *resumed = table[0][5].buf, *energy = table[0][6].buf;
+    int64_t *active_samples = table[0][7].buf;
+    double *lowest = table[0][8].buf, *lowest_before = table[0][9].buf;
+    int64_t *renewal = table[0][10].buf;
+    const double *limit = table[0][11].buf; /* margin, least power, share left by voicing */
     const int64_t *row = table[1][0].buf, *position = table[1][1].buf;
     const int16_t *pcm = table[1][2].buf;
     const double scale = *(const double *)table[1][3].buf;
@@ -179,7 +179,7 @@ FUNCTION(judge)
             if (!(found > 0))
                 continue;
             begin[r] = position[i];
-            evidence[r] = energy[r] = 0;
+            evidence[r] = resumed[r] = energy[r] = 0;
             active_samples[r] = 0;
         }
         if (found > 0) {
@@ -188,24 +188,30 @@ FUNCTION(judge)
         }
         int is_open = state[r] >= SPEAKING;
         double total = evidence[r] + (is_open ? -found : found);
-        if (!(total > 0)) {
-            evidence[r] = 0;
-            state[r] = is_open ? SPEAKING : QUIET;
-            if (is_open && end[r] < until)
-                end[r] = until;
-        } else if (!is_open && total >= (double)start_samples) {
-            evidence[r] = 0;
+        double again = resumed[r] + found;
+        total = total > 0 ? total : 0;
+        again = again > 0 ? again : 0;
+        if (is_open && (total == 0 || (again > 0 && again >= (double)start_samples))) {
             state[r] = SPEAKING;
-            end[r] = until;
-            started[starts++] = r;
-        } else {
-            evidence[r] = total;
-            state[r] = is_open ? STOPPING : STARTING;
-            if (is_open && total >= (double)stop_samples) {
+            total = again = 0;
+            if (end[r] < until)
+                end[r] = until;
+        } else if (is_open) {
+            state[r] = STOPPING;
+            if (total >= (double)stop_samples) {
                 state[r] = QUIET;
                 stopped[stops++] = r;
             }
+        } else if (total > 0 && total >= (double)start_samples) {
+            state[r] = SPEAKING;
+            total = again = 0;
+            end[r] = until;
+            started[starts++] = r;
+        } else {
+            state[r] = total > 0 ? STARTING : QUIET;
         }
+        evidence[r] = total;
+        resumed[r] = again;
     }
     return Py_BuildValue("LL", (long long)starts, (long long)stops);
 }

@@ -6,16 +6,16 @@ the length of the frame. A track moves between four states:
                 evidence for                sum reaches start_ms
       QUIET --------------> STARTING --------------------------> SPEAKING <-----+
         ^                       |                                    |          |
-        |  sum falls to nothing |                   evidence against |          | sum falls
-        +-----------------------+                                    v          | to nothing
-        +-------------------------------------------------------- STOPPING -----+
+        |  sum falls to nothing |                   evidence against |          | sum falls to
+        +-----------------------+                                    v          | nothing, or
+        +-------------------------------------------------------- STOPPING -----+ start_ms of speech
                            sum reaches stop_ms
 
 While a track is STARTING the evidence for speech is summed up, while it is STOPPING the evidence
 against it: Page's cumulative sum test (E. S. Page, "Continuous inspection schemes", 1954) for
 either change. The change itself lies where the sum began: there a segment starts and stops. So a
 click, a pause and a lost packet count by their length and clearness only, and what is unclear
-decides nothing.
+decides nothing. What would start a segment, lets one that is stopping go on.
 
 All time is media time, read off the positions of the frames: frames of any length mix, and a gap
 is silence like any other. Python runs per block, and per segment that starts or stops.
@@ -44,6 +44,9 @@ if TYPE_CHECKING:
 QUIET, STARTING, SPEAKING, STOPPING = range(4)
 """The states, in order: from `SPEAKING` on a segment is open."""
 
+_CLEAR = 0.98
+"""The evidence of what is clear: never quite 1."""
+
 
 class SpeechSink(Sink):
     """Base of the sinks that mark speech; a subclass hands what it finds to `_hear`.
@@ -62,8 +65,8 @@ class SpeechSink(Sink):
         self._check("stop_ms", stop_ms, 0, 60_000)
         self._check("pad_ms", pad_ms, 0, 30_000)
         self._check("max_segments", max_segments, 1, 1_000_000)
-        self._start_ms = start_ms
-        self._stop_ms = stop_ms
+        self._start_ms = start_ms * _CLEAR
+        self._stop_ms = stop_ms * _CLEAR
         self._pad_ms = min(pad_ms, stop_ms / 2)
         self._max_segments = max_segments
         self._activity = Activity()
@@ -210,6 +213,7 @@ class Activity(RowState):
         "end": (np.int64, 0),
         "heard": (np.int64, 0),
         "evidence": (np.float64, 0.0),
+        "resumed": (np.float64, 0.0),
         "energy": (np.float64, 0.0),
         "active_samples": (np.int64, 0),
     }
@@ -222,6 +226,8 @@ class Activity(RowState):
     """Position up to which anything is known."""
     evidence: NDArray[np.float64]
     """In samples: for speech while STARTING, against it while STOPPING, else 0."""
+    resumed: NDArray[np.float64]
+    """For speech while STOPPING, since there was last none."""
     energy: NDArray[np.float64]
     """Sum of the squares of the samples with sound since `begin`."""
     active_samples: NDArray[np.int64]
@@ -253,6 +259,7 @@ class Activity(RowState):
             row = rows[new]
             self.begin[row] = position[new]
             self.evidence[row] = 0.0
+            self.resumed[row] = 0.0
             self.energy[row] = 0.0
             self.active_samples[row] = 0
         self.energy[rows] += np.where(active, energy, 0.0)
@@ -260,14 +267,17 @@ class Activity(RowState):
 
         was_open = state >= SPEAKING
         total = np.maximum(self.evidence.take(rows) + np.where(was_open, -evidence, evidence), 0.0)
+        again = np.maximum(self.resumed.take(rows) + evidence, 0.0)
         starts = ~was_open & (total > 0) & (total >= start_samples)
-        stops = was_open & (total > 0) & (total >= stop_samples)
-        speaks = starts | (was_open & (total == 0))
-        total[starts] = 0.0
+        goes_on = was_open & ((total == 0) | ((again > 0) & (again >= start_samples)))
+        stops = was_open & ~goes_on & (total >= stop_samples)
+        speaks = starts | goes_on
+        total[speaks] = again[speaks] = 0.0
         self.evidence[rows] = total
+        self.resumed[rows] = again
         self.end[rows[starts]] = end[starts]
-        goes_on = rows[speaks]
-        self.end[goes_on] = np.maximum(self.end[goes_on], end[speaks])
+        talking = rows[goes_on]
+        self.end[talking] = np.maximum(self.end[talking], end[goes_on])
         undecided = np.where(was_open, STOPPING, np.where(total > 0, STARTING, QUIET))
         self.state[rows] = np.where(speaks, SPEAKING, np.where(stops, QUIET, undecided))
         return rows[starts], rows[stops]

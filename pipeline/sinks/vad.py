@@ -52,9 +52,9 @@ class VadSink(SpeechSink):
         start_ms: float = 140.0,
         stop_ms: float = 600.0,
         pad_ms: float = 100.0,
-        threshold_db: float = 12.5,
+        threshold_db: float = 15.0,
         voiced_db: float = 2.5,
-        minimum_dbfs: float = -74.0,
+        minimum_dbfs: float = -76.0,
         floor_ms: float = 4000.0,
         max_segments: int = 10_000,
     ) -> None:
@@ -129,8 +129,8 @@ class VadSink(SpeechSink):
             self._bound = now
             self._state = kernel.Columns(
                 activity.state, activity.begin, activity.end, activity.heard, activity.evidence,
-                activity.energy, activity.active_samples, floor.lowest, floor.lowest_before,
-                floor.renewal, self._limits,
+                activity.resumed, activity.energy, activity.active_samples, floor.lowest,
+                floor.lowest_before, floor.renewal, self._limits,
             )  # fmt: skip
         changed = np.empty((2, len(block)), np.intp)
         scale = np.array([band_scale(pcm.shape[1])])

@@ -15,7 +15,8 @@ from hypothesis import strategies as st
 from pipeline.block import AudioBlock, Track, TrackSummary
 from pipeline.codecs import PCMU, audioop
 from pipeline.sinks import SinkError
-from pipeline.sinks.vad import QUIET, SPEAKING, STARTING, STOPPING, VadSink
+from pipeline.sinks.speech import QUIET, SPEAKING, STARTING, STOPPING
+from pipeline.sinks.vad import VadSink
 
 pytestmark = pytest.mark.usefixtures("kernel")
 
@@ -77,7 +78,7 @@ class Line:
     """One track on a sink of its own or on one shared with others."""
 
     def __init__(self, sink=None, row=0, **options):
-        self.sink = sink or VadSink(**options)
+        self.sink = sink or VadSink(**{"start_ms": 60, "stop_ms": 500, **options})
         self.events = []
         if sink is None:
             self.sink.emit = self.events.append
