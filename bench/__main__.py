@@ -11,7 +11,17 @@ from typing import TYPE_CHECKING, NoReturn
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeElapsedColumn
 
-from bench import accounting, comparison, latency, memory, realtime, scaling, stages, throughput
+from bench import (
+    accounting,
+    comparison,
+    latency,
+    memory,
+    realtime,
+    scaling,
+    stages,
+    throughput,
+    vad,
+)
 from bench.report import Context, PlotError, plot
 
 if TYPE_CHECKING:
@@ -21,7 +31,7 @@ if TYPE_CHECKING:
 
 BENCHMARKS = {
     module.BENCHMARK.name: module.BENCHMARK
-    for module in (comparison, throughput, realtime, latency, memory, scaling, stages)
+    for module in (comparison, throughput, realtime, latency, memory, scaling, stages, vad)
 }
 
 WIDTH = 120

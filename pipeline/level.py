@@ -27,7 +27,7 @@ LEAST_SAMPLES = 4
 
 _BAND_GAIN = 256 / 27
 """Greatest power gain of the band's filter, at 2.43 kHz."""
-_FIRST_FLOOR_DBFS = -65.0
+_FIRST_FLOOR_DBFS = -50.0
 """What a line's noise is taken to be at most until half a window of it has been heard: speech
 that a track begins with stands out from it at once, the noise of most lines does not."""
 
@@ -77,7 +77,7 @@ def voicing(pcm: NDArray[np.int16]) -> NDArray[np.float64]:
     length = count - 1
     for part, x in _parts(pcm[:, : count * _THINNED]):
         thinned = x.reshape(len(x), count, _THINNED).sum(axis=2)
-        # differences: hum beneath the pitch of voices would be the strongest period
+        # differences: beside hum, which they weaken, a pitch is still found
         steps = np.diff(thinned, axis=1)
         squares = np.cumsum(steps * steps, axis=1)
         for lag in range(_LEAST_LAG, min(_MOST_LAG, length // 2) + 1):
