@@ -16,6 +16,7 @@ import os
 import struct
 import time
 from dataclasses import dataclass, fields
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from uuid import UUID
@@ -149,9 +150,7 @@ def _detectors(report: Report) -> dict[str, Callable[[int], _Segments | _Frames]
         report.notes.append("webrtcvad is not installed: pip install 'strep[bench]'")
     else:
         for mode in WEBRTC_MODES:
-            made[f"webrtcvad, mode {mode}"] = lambda tracks, mode=mode: _Frames(
-                package, mode, tracks
-            )
+            made[f"webrtcvad, mode {mode}"] = partial(_Frames, package, mode)
     return made
 
 

@@ -101,7 +101,8 @@ def narrow(pcm: NDArray[np.int16], sample_rate_hz: int) -> NDArray[np.int16]:
         return pcm
     count = pcm.shape[1] // times
     sums = pcm[:, : count * times].reshape(len(pcm), count, times).sum(axis=2, dtype=np.int32)
-    return (sums // times).astype(np.int16)
+    narrowed: NDArray[np.int16] = (sums // times).astype(np.int16)
+    return narrowed
 
 
 class NoiseFloor(RowState):

@@ -92,12 +92,13 @@ def track_entry(
     """Return all that is known of a track, ready for JSON.
 
     `recording`, `channel` and `offset_s` come from the first sink with a recording (None where
-    there is none), `speech` and `speech_levels_dbfs` from the sink `vad` (empty without it);
-    whatever else the sinks returned stands under their names.
+    there is none), `speech` and `speech_levels_dbfs` from the sink `vad`, or else `silero`
+    (empty without them); whatever else the sinks returned stands under their names.
     """
     recorder = next((name for name, result in results.items() if "manifest" in result), None)
     recorded = results[recorder] if recorder else {}
-    speech = results.get("vad", {}).get("speech", ())
+    listener = next((name for name in ("vad", "silero") if name in results), None)
+    speech = results[listener]["speech"] if listener else ()
     ended_unix_ns = track.opened_unix_ns + summary.last_arrival_ns - track.opened_ns
     entry: dict[str, Any] = {
         "call_leg_id": str(track.call_leg_id),
@@ -143,7 +144,7 @@ def track_entry(
             "began": track.began,
             "gap_s": round(track.gap_s, 3),
         }
-    told = {recorder: _RECORDING_RESULTS, "vad": {"speech"}}
+    told = {recorder: _RECORDING_RESULTS, listener: {"speech"}}
     for name, result in results.items():
         further = {key: value for key, value in result.items() if key not in told.get(name, ())}
         if further:

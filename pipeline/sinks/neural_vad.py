@@ -18,7 +18,7 @@ import numpy as np
 from pipeline.level import RATE_HZ, narrow
 from pipeline.rows import RowState
 from pipeline.sinks.base import SinkError
-from pipeline.sinks.speech import SpeechSink
+from pipeline.sinks.speech import Evidence, SpeechSink
 
 if TYPE_CHECKING:
     from numpy.typing import NDArray
@@ -144,9 +144,9 @@ class SileroSink(SpeechSink):
             chunks.fill[part] -= CHUNK_SAMPLES
             chunks.samples[part, :CHUNK_SAMPLES] = chunks.samples[part, CHUNK_SAMPLES:]
             t = self._threshold
-            evidence = (probability - t) / (probability + t) * (CHUNK_SAMPLES * times)
+            weight = (probability - t) / (probability + t) * (CHUNK_SAMPLES * times)
             energy = np.einsum("ij,ij->i", audio, audio, dtype=np.float64)
-            self._hear(part, begin, end, evidence, energy, CHUNK_SAMPLES, rate_hz)
+            self._hear(Evidence(part, begin, end, weight, energy, CHUNK_SAMPLES), rate_hz)
 
 
 class _Chunks(RowState):

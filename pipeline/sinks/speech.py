@@ -25,7 +25,7 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 
@@ -46,6 +46,23 @@ QUIET, STARTING, SPEAKING, STOPPING = range(4)
 
 _CLEAR = 0.98
 """The evidence of what is clear: never quite 1."""
+
+
+class Evidence(NamedTuple):
+    """What was found on some tracks, one entry for each."""
+
+    rows: NDArray[np.intp]
+    """(n,), which names no track twice."""
+    position: NDArray[np.int64]
+    """(n,): where it begins, in samples of the track's rate."""
+    end: NDArray[np.int64]
+    """(n,): where it ends."""
+    weight: NDArray[np.float64]
+    """(n,): from the length in samples, surely speech, to minus that, surely none."""
+    energy: NDArray[np.float64]
+    """(n,): sum of the squares of the samples that were judged."""
+    samples: int
+    """How many these are."""
 
 
 class SpeechSink(Sink):
@@ -116,44 +133,27 @@ class SpeechSink(Sink):
         """Give memory back: no track is open."""
         self._activity.trim(0)
 
-    def _be_silent(
-        self, rows: NDArray[np.intp], until: NDArray[np.int64], rate_hz: int
-    ) -> None:
+    def _be_silent(self, rows: NDArray[np.intp], until: NDArray[np.int64], rate_hz: int) -> None:
         """Take silence on `rows`, from what they were last heard of up to `until`."""
         elapsed = until - self._activity.heard.take(rows)
         passing = (elapsed > 0).nonzero()[0]
         if not len(passing):
             return
-        evidence = -elapsed[passing].astype(np.float64)
-        self._hear(rows[passing], until[passing] - elapsed[passing], until[passing],
-            evidence, np.zeros(len(passing)), 0, rate_hz)  # fmt: skip
+        until, elapsed = until[passing], elapsed[passing]
+        weight = -elapsed.astype(np.float64)
+        nothing = np.zeros(len(passing))
+        self._hear(Evidence(rows[passing], until - elapsed, until, weight, nothing, 0), rate_hz)
 
-    def _hear(
-        self,
-        rows: NDArray[np.intp],
-        position: NDArray[np.int64],
-        end: NDArray[np.int64],
-        evidence: NDArray[np.float64],
-        energy: NDArray[np.float64],
-        samples: int,
-        rate_hz: int,
-    ) -> None:
-        """Take evidence, in samples, on what lies from `position` to `end`.
+    def _hear(self, found: Evidence, rate_hz: int) -> None:
+        """Take evidence; start and stop segments where that makes it certain."""
+        started, stopped = self._activity.hear(
+            found,
+            start_samples=in_samples(self._start_ms, rate_hz),
+            stop_samples=in_samples(self._stop_ms, rate_hz),
+        )
+        self._change(started, stopped, rate_hz)
 
-        `energy` is the sum of the squares of `samples` samples of it.
-        """
-        self._change(
-            *self._activity.hear(
-                rows, position, end, evidence, energy, samples,
-                start_samples=in_samples(self._start_ms, rate_hz),
-                stop_samples=in_samples(self._stop_ms, rate_hz),
-            ),
-            rate_hz,
-        )  # fmt: skip
-
-    def _change(
-        self, started: NDArray[np.intp], stopped: NDArray[np.intp], rate_hz: int
-    ) -> None:
+    def _change(self, started: NDArray[np.intp], stopped: NDArray[np.intp], rate_hz: int) -> None:
         """Start and stop segments on these rows, none of which is in both."""
         for row in started.tolist():
             self._start_segment(row, rate_hz)
@@ -234,25 +234,16 @@ class Activity(RowState):
     """How many these are."""
 
     def hear(
-        self,
-        rows: NDArray[np.intp],
-        position: NDArray[np.int64],
-        end: NDArray[np.int64],
-        evidence: NDArray[np.float64],
-        energy: NDArray[np.float64],
-        samples: int,
-        *,
-        start_samples: int,
-        stop_samples: int,
+        self, found: Evidence, *, start_samples: int, stop_samples: int
     ) -> tuple[NDArray[np.intp], NDArray[np.intp]]:
-        """Take evidence for each of `rows`; return those that begin and that cease to speak."""
-        state = self.state.take(rows)
+        """Take evidence; return the rows that begin and those that cease to speak."""
+        state = self.state.take(found.rows)
+        self.heard[found.rows] = found.end
+        concerned = ((state != QUIET) | (found.weight > 0)).nonzero()[0]
+        rows, state = found.rows[concerned], state[concerned]
+        position, end = found.position[concerned], found.end[concerned]
+        evidence, energy = found.weight[concerned], found.energy[concerned]
         active = evidence > 0
-        concerned = ((state != QUIET) | active).nonzero()[0]
-        self.heard[rows] = end
-        rows, state, active = rows[concerned], state[concerned], active[concerned]
-        position, end = position[concerned], end[concerned]
-        evidence, energy = evidence[concerned], energy[concerned]
 
         new = (state == QUIET).nonzero()[0]
         if len(new):
@@ -263,7 +254,7 @@ class Activity(RowState):
             self.energy[row] = 0.0
             self.active_samples[row] = 0
         self.energy[rows] += np.where(active, energy, 0.0)
-        self.active_samples[rows] += np.where(active, samples, 0)
+        self.active_samples[rows] += np.where(active, found.samples, 0)
 
         was_open = state >= SPEAKING
         total = np.maximum(self.evidence.take(rows) + np.where(was_open, -evidence, evidence), 0.0)

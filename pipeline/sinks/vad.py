@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from pipeline.level import LEAST_SAMPLES, NoiseFloor, band_scale, measure, narrow, voicing
-from pipeline.sinks.speech import SpeechSink, in_samples
+from pipeline.sinks.speech import Evidence, SpeechSink, in_samples
 from strep_kernel import load
 
 if TYPE_CHECKING:
@@ -117,8 +117,8 @@ class VadSink(SpeechSink):
         unsure = ((power > threshold * left) & (power < threshold * _PLAIN)).nonzero()[0]
         voiced = np.minimum(voicing(pcm[unsure]) * _WHOLLY_VOICED, 1)
         threshold[unsure] *= 1 - (1 - left) * voiced
-        evidence = (power - threshold) / (power + threshold) * samples
-        self._hear(block.rows, block.position, end, evidence, energy, pcm.shape[1], rate_hz)
+        weight = (power - threshold) / (power + threshold) * samples
+        self._hear(Evidence(block.rows, block.position, end, weight, energy, pcm.shape[1]), rate_hz)
 
     def _judge_compiled(self, block: AudioBlock, pcm: NDArray[np.int16]) -> None:
         """Do what `_judge` does, in one pass."""

@@ -570,7 +570,10 @@ class ScalarVad:
         self.weigh(self.evidence_of(frame, end) * len(frame), position, end, frame)
 
     def evidence_of(self, frame, end):
-        band = [d - c - b + a for a, b, c, d in zip(frame, frame[1:], frame[2:], frame[3:])]
+        band = [
+            d - c - b + a
+            for a, b, c, d in zip(frame, frame[1:], frame[2:], frame[3:], strict=False)
+        ]
         power = sum(x * x for x in band) / len(band) / (256 / 27) / 32768**2
         self.lowest = min(self.lowest, power)
         floor = min(self.lowest, self.lowest_before)
@@ -587,7 +590,7 @@ class ScalarVad:
         steps = [after - before for before, after in pairwise(sums)]
         found = [0.0]
         for lag in range(5, min(20, len(steps) // 2) + 1):
-            pairs = list(zip(steps, steps[lag:]))
+            pairs = list(zip(steps, steps[lag:], strict=False))
             power = sum(a * a + b * b for a, b in pairs) / 2
             found.append(sum(a * b for a, b in pairs) / (power + 144 * len(sums)))
         return max(found)
