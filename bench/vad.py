@@ -288,9 +288,10 @@ def draw(report: Report, figure: Figure) -> None:
     left.set_yticks(range(len(names)), names)
     left.invert_yaxis()
     left.set_xlim(0, 1.2)
+    left.set_xticks([0, 0.25, 0.5, 0.75, 1])
     left.set_title("balanced accuracy, frames of 20 ms", loc="left", fontsize=9.5)
     right.set_xscale("log")
-    right.set_xlim(right=max(row["us_per_frame"] for row in report.rows) * 6)
+    right.set_xlim(0.05, max(row["us_per_frame"] for row in report.rows) * 6)
     right.set_title("CPU per frame, microseconds", loc="left", fontsize=9.5)
 
 

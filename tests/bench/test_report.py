@@ -89,6 +89,16 @@ REPORTS = {
         ],
         {"tracks": 4000},
     ),
+    "vad": Report(
+        "vad",
+        [
+            {"detector": "vad", "balanced_accuracy": 0.9183, "tpr": 0.939, "tnr": 0.8976,
+                "us_per_frame": 0.25, "least_us": 0.24, "most_us": 0.27},
+            {"detector": "webrtcvad, mode 3", "balanced_accuracy": None, "tpr": None, "tnr": None,
+                "us_per_frame": 2.9, "least_us": 2.8, "most_us": 3.1},
+        ],
+        {"tracks": 1000, "clips": 9},
+    ),
 }  # fmt: skip
 
 
@@ -156,6 +166,13 @@ def test_stages_are_shown_to_the_nanosecond():
     text = shown("stages")
     assert cells(text, "parse") == ["parse", "0.032", "0.030 - 0.040", "0.100", "0.090 - 0.200"]
     assert cells(text, "ring") == ["ring", "-", "-", "0.050", "0.050 - 0.050"]
+
+
+def test_detectors_are_shown_with_accuracy_and_cost():
+    text = shown("vad")
+    assert "9 labelled clips, cost with 1,000 tracks" in text
+    assert cells(text, "vad") == ["vad", "0.918", "0.939", "0.898", "0.250", "0.240 - 0.270"]
+    assert cells(text, "webrtcvad, mode 3")[1:4] == ["-", "-", "-"]
 
 
 @pytest.mark.parametrize("name", REPORTS)
