@@ -43,83 +43,59 @@ FUNCTION(decode)
     Py_RETURN_NONE;
 }
 
-enum { LANES = 8 };
-
-/* The sums of products below are of whole numbers below 2^53: exact, whatever their order. */
-
-/* By halves: a chain of additions would be waited for. */
-static inline double total_of(const double *sums)
-{
-    return ((sums[0] + sums[4]) + (sums[1] + sums[5])) + ((sums[2] + sums[6]) + (sums[3] + sums[7]));
-}
-
-/* Sum of (x[i] - x[i-1] - x[i-2] + x[i-3])^2 over a frame of at least 4 samples. */
+/* Sum of (x[i] - x[i-1] - x[i-2] + x[i-3])^2. */
 VECTORIZED
-static double band_energy(const int16_t *x, int64_t samples)
+static int64_t band_energy(const int16_t *x, int64_t samples)
 {
-    double sums[LANES] = {0}, sum = 0;
-    int64_t i = 0;
-    for (; i + 3 + LANES <= samples; i += LANES)
-        for (int lane = 0; lane < LANES; lane++) {
-            double band = x[i + lane + 3] - x[i + lane + 2] - x[i + lane + 1] + x[i + lane];
-            sums[lane] += band * band;
-        }
-    for (; i + 3 < samples; i++) {
-        double band = x[i + 3] - x[i + 2] - x[i + 1] + x[i];
-        sum += band * band;
+    int64_t sum = 0;
+    for (int64_t i = 0; i + 3 < samples; i++) {
+        int32_t band = x[i + 3] - x[i + 2] - x[i + 1] + x[i];
+        sum += (int64_t)band * band;
     }
-    return sum + total_of(sums);
+    return sum;
 }
 
 /* Sum of x[i]^2. */
 VECTORIZED
-static double energy_of(const int16_t *x, int64_t samples)
+static int64_t energy_of(const int16_t *x, int64_t samples)
 {
-    double sums[LANES] = {0}, sum = 0;
-    int64_t i = 0;
-    for (; i + LANES <= samples; i += LANES)
-        for (int lane = 0; lane < LANES; lane++) {
-            double here = x[i + lane];
-            sums[lane] += here * here;
-        }
-    for (; i < samples; i++)
-        sum += (double)x[i] * x[i];
-    return sum + total_of(sums);
+    int64_t sum = 0;
+    for (int64_t i = 0; i < samples; i++)
+        sum += (int32_t)x[i] * x[i];
+    return sum;
 }
 
 enum { THINNED = 4, LEAST_LAG = 5, MOST_LAG = 20, MOST_THINNED = 120 };
 
-/* pipeline.level._voicing */
+/* pipeline.level.voicing */
 VECTORIZED
 static double voicing(const int16_t *x, int64_t samples)
 {
     const double noise = 144;
-    double steps[MOST_THINNED + MOST_LAG + LANES], squares[MOST_THINNED];
+    int32_t steps[MOST_THINNED];
+    int64_t squares[MOST_THINNED]; /* sums of steps^2 up to each, inclusive */
     int64_t count = samples / THINNED < MOST_THINNED ? samples / THINNED : MOST_THINNED;
     int64_t length = count - 1;
     int64_t most = length / 2 < MOST_LAG ? length / 2 : MOST_LAG;
     if (most < LEAST_LAG)
         return 0;
-    int before = x[0] + x[1] + x[2] + x[3];
-    double total = 0, best = 0;
+    int32_t before = x[0] + x[1] + x[2] + x[3];
+    int64_t total = 0;
     for (int64_t i = 0; i < length; i++) {
         x += THINNED;
-        int here = x[0] + x[1] + x[2] + x[3];
+        int32_t here = x[0] + x[1] + x[2] + x[3];
         steps[i] = here - before;
-        total += steps[i] * steps[i];
+        total += (int64_t)steps[i] * steps[i];
         squares[i] = total;
         before = here;
     }
-    for (int64_t i = length; i < length + MOST_LAG + LANES; i++)
-        steps[i] = 0; /* so that the loops below need no rest */
+    double best = 0;
     for (int64_t lag = LEAST_LAG; lag <= most; lag++) {
-        const double *ahead = steps + lag;
-        double sums[LANES] = {0};
-        for (int64_t i = 0; i < length - lag; i += LANES)
-            for (int lane = 0; lane < LANES; lane++)
-                sums[lane] += ahead[i + lane] * steps[i + lane];
-        double power = 0.5 * (total - squares[lag - 1] + squares[length - 1 - lag]);
-        double alike = total_of(sums) / (power + noise * (double)count);
+        int64_t together = 0;
+        for (int64_t i = lag; i < length; i++)
+            together += (int64_t)steps[i] * steps[i - lag];
+        double power = 0.5 * (double)(total - squares[lag - 1] + squares[length - 1 - lag]);
+        double alike = (double)together / (power + noise * (double)count);
         if (alike > best)
             best = alike;
     }
@@ -156,7 +132,7 @@ FUNCTION(judge)
     for (int64_t i = 0; i < n; i++) {
         const int16_t *x = pcm + i * samples;
         int64_t r = row[i], until = position[i] + length;
-        double power = band_energy(x, samples) * scale;
+        double power = (double)band_energy(x, samples) * scale;
 
         double least = power < lowest[r] ? power : lowest[r];
         double floor = least < lowest_before[r] ? least : lowest_before[r];
@@ -183,7 +159,7 @@ FUNCTION(judge)
             active_samples[r] = 0;
         }
         if (found > 0) {
-            energy[r] += energy_of(x, samples);
+            energy[r] += (double)energy_of(x, samples);
             active_samples[r] += samples;
         }
         int is_open = state[r] >= SPEAKING;
