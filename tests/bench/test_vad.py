@@ -13,9 +13,9 @@ def wav(codes):
     return header + b"data" + len(codes).to_bytes(4, "little") + codes
 
 
-@pytest.fixture
+@pytest.fixture(autouse=True)
 def material(tmp_path, monkeypatch):
-    """Return a folder with a clip of a second of sound in two of silence, labelled so."""
+    """Name a folder with a clip of a second of sound in two of silence, labelled so."""
     sound = 8000 * np.sin(np.arange(24_000) * 0.8) * (np.arange(24_000) // 8000 == 1)
     codes = audioop.lin2ulaw(sound.astype(np.int16).tobytes(), 2)
     (tmp_path / "vad").mkdir()
@@ -23,10 +23,9 @@ def material(tmp_path, monkeypatch):
     (tmp_path / "vad" / "speech.csv").write_text("file,start_s,end_s\nclip.wav,1.0,2.0\n")
     monkeypatch.setenv("STREP_MATERIAL", str(tmp_path))
     monkeypatch.setattr(vad, "TRACKS", 5)
-    return tmp_path
 
 
-def test_accuracy_is_of_labelled_clips(material, tmp_path):
+def test_accuracy_is_of_labelled_clips(tmp_path):
     report = vad.run(Context(tmp_path, seconds=0.2, rounds=1))
     assert report.settings["clips"] == 1
     ours = next(row for row in report.rows if row["detector"] == "vad, NumPy")
@@ -37,7 +36,7 @@ def test_accuracy_is_of_labelled_clips(material, tmp_path):
     assert ours["us_per_frame"] > 0
 
 
-def test_without_clips_only_the_cost_is_measured(material, tmp_path, monkeypatch):
+def test_without_clips_only_the_cost_is_measured(tmp_path, monkeypatch):
     monkeypatch.setenv("STREP_MATERIAL", str(tmp_path / "none"))
     report = vad.run(Context(tmp_path, seconds=0.2, rounds=1))
     assert any("no labelled clips" in note for note in report.notes)
