@@ -21,6 +21,7 @@ from bench import (
     scaling,
     stages,
     throughput,
+    vad,
 )
 from bench.report import Context, PlotError, plot
 
@@ -31,7 +32,7 @@ if TYPE_CHECKING:
 
 BENCHMARKS = {
     module.BENCHMARK.name: module.BENCHMARK
-    for module in (comparison, throughput, realtime, latency, memory, scaling, stages, codecs)
+    for module in (comparison, throughput, realtime, latency, memory, scaling, stages, codecs, vad)
 }
 
 WIDTH = 120

@@ -94,16 +94,16 @@ def track_entry(
     """Return all that is known of a track, ready for JSON.
 
     `recording`, `channel` and `offset_s` come from the first sink with a recording (None where
-    there is none), `speech` and `speech_levels_dbfs` from the sink `vad` (empty without it);
-    `dtmf` lists the keys that were pressed, as telephone-events and, where the sink `dtmf` ran, as
-    tones in the audio, each press once. Whatever else the sinks returned stands under their names.
-    `quality` is that of
-    `pipeline.verdict`, `rtcp` that of `pipeline.reports`, there where any came, and `timeline` is
-    there once the track is closed.
+    there is none), `speech` and `speech_levels_dbfs` from the sink `vad`, or else `silero` (empty
+    without them); `dtmf` lists the keys that were pressed, as telephone-events and, where the sink
+    `dtmf` ran, as tones in the audio, each press once. Whatever else the sinks returned stands
+    under their names. `quality` is that of `pipeline.verdict`, `rtcp` that of `pipeline.reports`,
+    there where any came, and `timeline` is there once the track is closed.
     """
     recorder = next((name for name, result in results.items() if "manifest" in result), None)
     recorded = results[recorder] if recorder else {}
-    speech = results.get("vad", {}).get("speech", ())
+    listener = next((name for name in ("vad", "silero") if name in results), None)
+    speech = results[listener]["speech"] if listener else ()
     in_band = results.get("dtmf", {})
     ended_unix_ns = track.opened_unix_ns + summary.last_arrival_ns - track.opened_ns
     entry: dict[str, Any] = {
@@ -163,7 +163,11 @@ def track_entry(
             "began": track.began,
             "gap_s": round(track.gap_s, 3),
         }
-    told = {recorder: _RECORDING_RESULTS, "vad": {"speech"}, "dtmf": {"dtmf", "dtmf_dropped"}}
+    told = {
+        recorder: _RECORDING_RESULTS,
+        listener: {"speech"},
+        "dtmf": {"dtmf", "dtmf_dropped"},
+    }
     for name, result in results.items():
         further = {key: value for key, value in result.items() if key not in told.get(name, ())}
         if further:

@@ -26,6 +26,7 @@ def judge(
     frames: Columns,
     n: int,
     samples: int,
+    length_samples: int,
     start_samples: int,
     stop_samples: int,
     window_samples: int,

@@ -43,32 +43,63 @@ FUNCTION(decode)
     Py_RETURN_NONE;
 }
 
-enum { LANES = 16 };
-
-/* Sums of x[i]^2 and of (x[i+1] - x[i])^2 over a frame of at least 2 samples. */
+/* Sum of (x[i] - x[i-1] - x[i-2] + x[i-3])^2. */
 VECTORIZED
-static void sum_squares(const int16_t *x, int64_t samples, float *energy, float *difference)
+static int64_t band_energy(const int16_t *x, int64_t samples)
 {
-    float squares[LANES] = {0}, steps[LANES] = {0};
-    int64_t i = 0;
-    for (; i + LANES < samples; i += LANES)
-        for (int lane = 0; lane < LANES; lane++) {
-            float here = x[i + lane], step = (float)x[i + lane + 1] - here;
-            squares[lane] += here * here;
-            steps[lane] += step * step;
-        }
-    float square = 0, stepped = 0;
-    for (; i < samples; i++) {
-        float here = x[i], step = i + 1 < samples ? (float)x[i + 1] - here : 0;
-        square += here * here;
-        stepped += step * step;
+    int64_t sum = 0;
+    for (int64_t i = 0; i + 3 < samples; i++) {
+        int32_t band = x[i + 3] - x[i + 2] - x[i + 1] + x[i];
+        sum += (int64_t)band * band;
     }
-    for (int lane = 0; lane < LANES; lane++) {
-        square += squares[lane];
-        stepped += steps[lane];
+    return sum;
+}
+
+/* Sum of x[i]^2. */
+VECTORIZED
+static int64_t energy_of(const int16_t *x, int64_t samples)
+{
+    int64_t sum = 0;
+    for (int64_t i = 0; i < samples; i++)
+        sum += (int32_t)x[i] * x[i];
+    return sum;
+}
+
+enum { THINNED = 4, LEAST_LAG = 5, MOST_LAG = 20, MOST_THINNED = 120 };
+
+/* pipeline.level.voicing */
+VECTORIZED
+static double voicing(const int16_t *x, int64_t samples)
+{
+    const double noise = 144;
+    int32_t steps[MOST_THINNED];
+    int64_t squares[MOST_THINNED]; /* sums of steps^2 up to each, inclusive */
+    int64_t count = samples / THINNED < MOST_THINNED ? samples / THINNED : MOST_THINNED;
+    int64_t length = count - 1;
+    int64_t most = length / 2 < MOST_LAG ? length / 2 : MOST_LAG;
+    if (most < LEAST_LAG)
+        return 0;
+    int32_t before = x[0] + x[1] + x[2] + x[3];
+    int64_t total = 0;
+    for (int64_t i = 0; i < length; i++) {
+        x += THINNED;
+        int32_t here = x[0] + x[1] + x[2] + x[3];
+        steps[i] = here - before;
+        total += (int64_t)steps[i] * steps[i];
+        squares[i] = total;
+        before = here;
     }
-    *energy = square;
-    *difference = stepped;
+    double best = 0;
+    for (int64_t lag = LEAST_LAG; lag <= most; lag++) {
+        int64_t together = 0;
+        for (int64_t i = lag; i < length; i++)
+            together += (int64_t)steps[i] * steps[i - lag];
+        double power = 0.5 * (double)(total - squares[lag - 1] + squares[length - 1 - lag]);
+        double alike = (double)together / (power + noise * (double)count);
+        if (alike > best)
+            best = alike;
+    }
+    return best;
 }
 
 enum { QUIET, STARTING, SPEAKING, STOPPING };
@@ -80,65 +111,83 @@ FUNCTION(judge)
 {
     (void)module;
     Py_buffer *table[2];
-    int64_t number[5];
-    if (!arguments_of(arguments, count, 2, (Py_ssize_t[]){9, 5}, table, 5, number))
+    int64_t number[6];
+    if (!arguments_of(arguments, count, 2, (Py_ssize_t[]){12, 6}, table, 6, number))
         return NULL;
-    int64_t n = number[0], samples = number[1];
-    int64_t start_samples = number[2], stop_samples = number[3], window_samples = number[4];
+    int64_t n = number[0], samples = number[1], length = number[2];
+    int64_t start_samples = number[3], stop_samples = number[4], window_samples = number[5];
     uint8_t *state = table[0][0].buf;
-    int64_t *begin = table[0][1].buf, *end = table[0][2].buf;
-    double *energy = table[0][3].buf;
-    int64_t *active_samples = table[0][4].buf;
-    float *lowest = table[0][5].buf, *lowest_before = table[0][6].buf;
-    int64_t *renewal = table[0][7].buf;
-    const float *limit = table[0][8].buf; /* margin above the floor, least power */
+    int64_t *begin = table[0][1].buf, *end = table[0][2].buf, *heard = table[0][3].buf;
+    double *evidence = table[0][4].buf, *resumed = table[0][5].buf, *energy = table[0][6].buf;
+    int64_t *active_samples = table[0][7].buf;
+    double *lowest = table[0][8].buf, *lowest_before = table[0][9].buf;
+    int64_t *renewal = table[0][10].buf;
+    const double *limit = table[0][11].buf; /* margin, least power, share left by voicing */
     const int64_t *row = table[1][0].buf, *position = table[1][1].buf;
     const int16_t *pcm = table[1][2].buf;
-    int64_t *started = table[1][3].buf, *stopped = table[1][4].buf;
+    const double scale = *(const double *)table[1][3].buf;
+    int64_t *started = table[1][4].buf, *stopped = table[1][5].buf;
 
-    const float full_scale = 32768.0f * 32768.0f;
-    const float scale = 1 / ((float)samples * full_scale);
-    const float step_scale = 1 / (2 * (float)(samples - 1) * full_scale);
     int64_t starts = 0, stops = 0;
     for (int64_t i = 0; i < n; i++) {
-        int64_t r = row[i], until = position[i] + samples;
-        float power, emphasised;
-        sum_squares(pcm + i * samples, samples, &power, &emphasised);
-        power *= scale;
-        emphasised *= step_scale;
+        const int16_t *x = pcm + i * samples;
+        int64_t r = row[i], until = position[i] + length;
+        double power = (double)band_energy(x, samples) * scale;
 
-        float least = emphasised < lowest[r] ? emphasised : lowest[r];
-        float floor = least < lowest_before[r] ? least : lowest_before[r];
+        double least = power < lowest[r] ? power : lowest[r];
+        double floor = least < lowest_before[r] ? least : lowest_before[r];
         lowest[r] = least;
         if (renewal[r] <= until) {
             lowest_before[r] = least;
-            lowest[r] = 1.0f / 0.0f;
+            lowest[r] = 1.0 / 0.0;
             renewal[r] = until + window_samples;
         }
 
-        float threshold = floor * limit[0] > limit[1] ? floor * limit[0] : limit[1];
+        double threshold = floor * limit[0] > limit[1] ? floor * limit[0] : limit[1];
+        if (power > threshold * limit[2] && power < threshold * 10) {
+            double voiced = voicing(x, samples) * 1.5;
+            threshold *= 1 - (1 - limit[2]) * (voiced < 1 ? voiced : 1);
+        }
+        double found = (power - threshold) / (power + threshold) * (double)length;
+
+        heard[r] = until;
+        if (state[r] == QUIET) {
+            if (!(found > 0))
+                continue;
+            begin[r] = position[i];
+            evidence[r] = resumed[r] = energy[r] = 0;
+            active_samples[r] = 0;
+        }
+        if (found > 0) {
+            energy[r] += (double)energy_of(x, samples);
+            active_samples[r] += samples;
+        }
         int is_open = state[r] >= SPEAKING;
-        if (emphasised > threshold) {
-            if (state[r] == QUIET) {
-                begin[r] = end[r] = position[i];
-                energy[r] = 0;
-                active_samples[r] = 0;
-            }
+        double total = evidence[r] + (is_open ? -found : found);
+        double again = resumed[r] + found;
+        total = total > 0 ? total : 0;
+        again = again > 0 ? again : 0;
+        if (is_open && (total == 0 || (again > 0 && again >= (double)start_samples))) {
+            state[r] = SPEAKING;
+            total = again = 0;
             if (end[r] < until)
                 end[r] = until;
-            energy[r] += power * (float)samples;
-            active_samples[r] += samples;
-            int is_speech = is_open || end[r] - begin[r] >= start_samples;
-            state[r] = is_speech ? SPEAKING : STARTING;
-            if (is_speech && !is_open)
-                started[starts++] = r;
-        } else if (is_open && until - end[r] < stop_samples) {
+        } else if (is_open) {
             state[r] = STOPPING;
-        } else {
-            state[r] = QUIET;
-            if (is_open)
+            if (total >= (double)stop_samples) {
+                state[r] = QUIET;
                 stopped[stops++] = r;
+            }
+        } else if (total > 0 && total >= (double)start_samples) {
+            state[r] = SPEAKING;
+            total = again = 0;
+            end[r] = until;
+            started[starts++] = r;
+        } else {
+            state[r] = total > 0 ? STARTING : QUIET;
         }
+        evidence[r] = total;
+        resumed[r] = again;
     }
     return Py_BuildValue("LL", (long long)starts, (long long)stops);
 }

@@ -98,6 +98,16 @@ REPORTS = {
                 "most_us": 5.0},
         ],
     ),
+    "vad": Report(
+        "vad",
+        [
+            {"detector": "vad", "balanced_accuracy": 0.9183, "tpr": 0.939, "tnr": 0.8976,
+                "us_per_frame": 0.25, "least_us": 0.24, "most_us": 0.27},
+            {"detector": "webrtcvad, mode 3", "balanced_accuracy": None, "tpr": None, "tnr": None,
+                "us_per_frame": 2.9, "least_us": 2.8, "most_us": 3.1},
+        ],
+        {"tracks": 1000, "clips": 9},
+    ),
 }  # fmt: skip
 
 
@@ -171,6 +181,13 @@ def test_codecs_are_shown_with_their_rates():
     text = shown("codecs")
     assert cells(text, "PCMU") == ["PCMU", "8 kHz", "0.08", "0.07 - 0.10"]
     assert cells(text, "L16") == ["L16", "44.1 kHz", "4.50", "4.25 - 5.00"]
+
+
+def test_detectors_are_shown_with_accuracy_and_cost():
+    text = shown("vad")
+    assert "9 labelled clips, cost with 1,000 tracks" in text
+    assert cells(text, "vad") == ["vad", "0.918", "0.939", "0.898", "0.250", "0.240 - 0.270"]
+    assert cells(text, "webrtcvad, mode 3")[1:4] == ["-", "-", "-"]
 
 
 @pytest.mark.parametrize("name", REPORTS)

@@ -13,6 +13,8 @@ from recordingsink import RecordingSink
 from wirecases import rtp, strep
 
 import strep_kernel
+from pipeline.block import AudioBlock, Track
+from pipeline.codecs import PCMU, audioop
 from pipeline.dispatch import Dispatcher
 from pipeline.sinks.base import Sink
 from pipeline.sinks.dtmf import DtmfSink
@@ -168,3 +170,44 @@ def test_same_calls_same_outcome(tmp_path, seed):
     ]
     options = {} if seed % 4 else FILLING
     check(talks, random.integers(1, 65, 60).tolist(), tmp_path, **options)
+
+
+@pytest.mark.parametrize("samples", [5, 80, 161, 240, 960])
+def test_same_frames_same_evidence_to_the_last_bit(samples):
+    random = np.random.default_rng(samples)
+    loudness = 10 ** random.uniform(0, 4.5, (60, 30, 1))
+    noise = random.normal(0, 1, (60, 30, samples)) * loudness
+    pitch = np.sin(np.arange(samples) * random.uniform(0.08, 0.3, (60, 30, 1))) * loudness
+    audio = np.where(random.random((60, 30, 1)) < 0.5, noise, pitch + noise / 30)
+    columns = []
+    for compiled in (strep_kernel.load(), None):
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(strep_kernel, "_compiled", compiled)
+            sink = VadSink(start_ms=40, stop_ms=130, floor_ms=600)
+        for row in range(30):
+            sink.open(Track(row, 0, UUID(int=row), "A", "inbound", 0, 0, "", "", row))
+        zero = np.zeros(30, np.int64)
+        for number, frames in enumerate(audio):
+            block = AudioBlock(
+                codec=PCMU,
+                rows=np.arange(30),
+                position=zero + number * samples,
+                gap_samples=zero,
+                lost=zero,
+                arrival_ns=zero,
+                payload=np.stack([encode(frame) for frame in frames]),
+            )
+            sink.write(block)
+        columns.append(
+            {
+                name: getattr(part, name)[:30].tobytes()
+                for part in (sink._activity, sink._floor)
+                for name in part.fresh
+            }
+        )
+    assert columns[0] == columns[1]
+
+
+def encode(frame):
+    pcm = np.clip(np.round(frame), -32768, 32767).astype(np.int16)
+    return np.frombuffer(audioop.lin2ulaw(pcm.tobytes(), 2), np.uint8)

@@ -134,6 +134,16 @@ def test_entry_of_a_further_segment_says_why_it_began():
     assert entry["drift_ppm"] == 12.3
 
 
+def test_speech_is_that_of_the_network_where_there_is_no_other():
+    silero = {"silero": RESULTS["vad"]}
+    entry = track_entry(INBOUND, SUMMARY, silero)
+    assert entry["speech"] == [[0.5, 1.25], [2.0, 3.0]]
+    assert entry["silero"] == {"speech_ratio": 0.175}
+    both = track_entry(INBOUND, SUMMARY, {"silero": {"speech": []}, **RESULTS})
+    assert both["speech"] == [[0.5, 1.25], [2.0, 3.0]]
+    assert both["silero"] == {"speech": []}
+
+
 def test_entry_of_a_track_without_sinks_has_neither_recording_nor_speech():
     entry = track_entry(INBOUND, SUMMARY, {})
     assert entry["recording"] is None
