@@ -7,18 +7,24 @@
       "call": {<what is known of the call>},
       "earlier": [{"recording": "<file name>", "started_at": "...", "ended_at": "..."}, ...],
       "recordings": ["<file name>", ...],
+      "files": [{"recording": "<file name>", "start_s": 0.0, "duration_s": 300.0}, ...],
+      "marks": [{"kind": "paused", "at_s": 12.5, "at": "2026-01-31T12:00:12.500Z"}, ...],
       "tracks": [<as of track_entry>, ...]
     }
 
 Every track is added when it ends, so that the manifest of a call with one side only is complete.
 `call` is there where somebody knew of the call, `earlier` where there are other recordings of the
-same call leg that began before.
+same call leg that began before. `files` is there where a recording is split: together, in their
+order, they are the recording, on which the tracks' `offset_s` counts. `marks` is there where it was
+paused or resumed; `at_s` counts from `started_at`.
 """
 
 from __future__ import annotations
 
 import json
+import threading
 from collections import Counter
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,7 +38,11 @@ if TYPE_CHECKING:
 
 VERSION = 1
 
-_RECORDING_RESULTS = {"recording", "manifest", "channel", "offset_samples"}
+_RECORDING_RESULTS = {
+    *("recording", "manifest", "channel", "offset_samples", "files", "marks", "instead_of"),
+}
+_writing = threading.Lock()
+"""Tracks of one recording may be closed on several threads."""
 
 
 def add_track(
@@ -62,25 +72,55 @@ def add_track(
     entry = track_entry(track, summary, own)
     if entry["recording"] is not None:
         entry["recording"] = Path(entry["recording"]).name
-    before = _read(path)
+    recorded = next((each for each in own.values() if "manifest" in each), {})
+    with _writing:
+        _write(path, _with_track(_read(path), path, entry, recorded, call, earlier))
+
+
+def _with_track(
+    before: Mapping[str, Any],
+    path: Path,
+    entry: dict[str, Any],
+    recorded: Mapping[str, Any],
+    call: Mapping[str, Any] | None,
+    earlier: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return the manifest with a track more; `recorded` are the recorder's results for it."""
     tracks = [*before["tracks"], entry]
-    recordings = list(
-        dict.fromkeys(each["recording"] for each in tracks if each["recording"] is not None)
-    )
+    if "instead_of" in recorded:  # what was said of tracks that were closed before
+        planned = Path(recorded["instead_of"]).name
+        for each in tracks:
+            if each["recording"] == planned:
+                each["recording"] = entry["recording"]
+    files = recorded.get("files") or before.get("files")
+    named = [each["recording"] for each in tracks if each["recording"] is not None]
+    recordings = list(dict.fromkeys([*named, *(each["recording"] for each in files or ())]))
+    started_at = min(each["started_at"] for each in tracks)
+    marks = {(each["at"], each["kind"]) for each in (*before.get("marks", ()), *recorded.get("marks", ()))}
     others = [each | {"recording": _beside(path, each["recording"])} for each in map(dict, earlier)]
     others = [each for each in others if each["recording"] not in recordings]
     manifest = {
         "version": VERSION,
         "call_leg_id": entry["call_leg_id"],
         "leg": entry["leg"],
-        "started_at": min(each["started_at"] for each in tracks),
+        "started_at": started_at,
         "ended_at": max(each["ended_at"] for each in tracks),
         "call": call or before.get("call"),
         "earlier": others or before.get("earlier"),
         "recordings": recordings,
+        "files": files,
+        "marks": [_mark(*each, started_at) for each in sorted(marks)] or None,
         "tracks": tracks,
     }
-    manifest = {key: value for key, value in manifest.items() if value is not None}
+    return {key: value for key, value in manifest.items() if value is not None}
+
+
+def _mark(at: str, kind: str, started_at: str) -> dict[str, Any]:
+    since = datetime.fromisoformat(at) - datetime.fromisoformat(started_at)
+    return {"kind": kind, "at_s": round(since.total_seconds(), 3), "at": at}
+
+
+def _write(path: Path, manifest: Mapping[str, Any]) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     part.replace(path)

@@ -5,6 +5,7 @@ They talk over a channel in lines of JSON. The parent says
     {"ask": "figures"}, {"ask": "calls"}
     {"announce": ID, "facts": {...}}, {"forget": ID}, {"close_call": ID}
     {"remind": ID, "earlier": {"A": [...]}}
+    {"pause": ID, "is_paused": true}
     {"open_ports": [rx, tx], "call_leg_id": ID}, {"close_ports": [rx, tx]}
 
 where ID is a call_leg_id and each is the method of `Worker` of that name. The worker says
@@ -14,6 +15,7 @@ where ID is a call_leg_id and each is the method of `Worker` of that name. The w
     {"calls": "..."}       open calls as of `open_calls`, any number of times, then null
     {"opened": {...}}      an entry of `TrackNews`, as {"closed": {...}}
     {"ports": [rx, tx], "error": null}    the ports were opened or closed, or why they were not
+    {"paused": ID, "is_paused": true}     it is so from now on
 
 The end of the parent's side of the channel, closed or torn, means: finish all recordings and end.
 """
@@ -152,6 +154,9 @@ class _Attendant:
                     worker.close_call(UUID(call_leg_id))
                 case {"remind": call_leg_id, "earlier": earlier}:
                     worker.remind(UUID(call_leg_id), earlier)
+                case {"pause": call_leg_id, "is_paused": is_paused}:
+                    worker.pause(UUID(call_leg_id), is_paused=is_paused)
+                    self.say(paused=call_leg_id, is_paused=is_paused)
                 case {"open_ports": [rx, tx], "call_leg_id": call_leg_id}:
                     self._try((rx, tx), lambda: worker.open_ports((rx, tx), UUID(call_leg_id)))
                 case {"close_ports": [rx, tx]}:

@@ -86,6 +86,10 @@ class OneWorker:
         """Tell the leg's earlier recordings."""
         self._worker.remind(call_leg_id, earlier)
 
+    async def pause(self, call_leg_id: UUID, *, is_paused: bool) -> None:
+        """Keep no sound of the leg that arrives from now on, or keep it again."""
+        self._worker.pause(call_leg_id, is_paused=is_paused)
+
     async def open_ports(self, pair: PortPair, call_leg_id: UUID) -> None:
         """Receive the leg's plain RTP; raises OSError where a port cannot be opened."""
         self._worker.open_ports(pair, call_leg_id)
@@ -179,6 +183,13 @@ class ManyWorkers:
     def remind(self, call_leg_id: UUID, earlier: Mapping[str, Earlier]) -> None:
         """Tell the leg's earlier recordings."""
         self._place(call_leg_id).tell(remind=str(call_leg_id), earlier=earlier)
+
+    async def pause(self, call_leg_id: UUID, *, is_paused: bool) -> None:
+        """Keep no sound of the leg that arrives from now on, or keep it again.
+
+        Raises `PauseError` where its worker does not answer.
+        """
+        await self._place(call_leg_id).pause(call_leg_id, is_paused=is_paused)
 
     async def open_ports(self, pair: PortPair, call_leg_id: UUID) -> None:
         """Receive the leg's plain RTP; raises OSError where a port cannot be opened."""

@@ -1,0 +1,221 @@
+"""Files of recordings are completed, encoded and brought to disk in a thread of their own.
+
+All of that waits for disks, so that the sink's thread must not: a full disk cache would let blocks
+pile up behind it. The order is that of a file which is whole under its name or not there: complete
+the `.part`, fsync, rename, fsync of the folder. A file to be encoded stays a `.part` beside the one
+that it becomes, and is removed when that one is on disk under its name.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import logging
+import os
+import sys
+import threading
+import time
+from concurrent.futures import Future
+from queue import SimpleQueue
+from typing import TYPE_CHECKING, NamedTuple
+
+from pipeline.sinks.encoding import encode
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+    from pathlib import Path
+
+    from pipeline.sinks.encoding import FileFormat
+    from pipeline.sinks.wavfile import WavFile
+
+_logger = logging.getLogger("pipeline.wav")
+
+MAX_WAITING = 10_000
+"""Files that wait to be encoded; what comes beyond stays WAV."""
+ENCODE_AT_STOP_S = 30.0
+"""How long files are still encoded at the end; those that are left then stay WAV."""
+PROGRESS_S = 5.0
+"""How often it is said at the end how many files are left."""
+_FOLDER_BATCH = 64
+"""Files that share one fsync of their folder."""
+_NICE = 10
+
+
+class Outcome(NamedTuple):
+    """What became of a file."""
+
+    path: Path | None
+    """Where it is; None where it is lost."""
+    error: str | None = None
+    """Why it is lost, or perhaps not whole."""
+    not_encoded: str | None = None
+    """Why it stayed WAV, where it should not."""
+
+
+class _Job(NamedTuple):
+    file: WavFile | None
+    """None for a look at what is to be synced."""
+    outcome: Future[Outcome]
+    is_encoded: bool
+
+
+class Finisher:
+    """Finishes the files of one sink, in the order in which they come.
+
+    `file_format` is what they are encoded to, None for WAV. With `sync` they are on disk, folders
+    included, before it is said that they are finished. Where neither is asked for there is no
+    thread, and files are finished at once.
+    """
+
+    def __init__(self, file_format: FileFormat | None = None, *, sync: bool = False) -> None:
+        self.sync_errors = 0
+        """How often a file could not be brought to disk while it was written."""
+        self.unencoded = 0
+        """Files that stayed WAV, because of an error or because too many waited."""
+        self._format = file_format
+        self._sync = sync
+        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
+        self._waiting = 0
+        """Files that were given and are not taken; each side writes its own number."""
+        self._taken = 0
+        self._unsynced: list[WavFile] = []
+        self._stop_by_s: float | None = None
+        self._thread: threading.Thread | None = None
+        if file_format is not None or sync:
+            self._thread = threading.Thread(target=self._run, name="finish-wav", daemon=True)
+
+    @property
+    def waiting(self) -> int:
+        """How many files wait to be finished."""
+        return self._waiting - self._taken
+
+    def start(self) -> None:
+        """Start the thread, where there is one."""
+        if self._thread is not None:
+            self._thread.start()
+
+    def final_path(self, file: WavFile) -> Path:
+        """Return the name that a file is to have when it is finished."""
+        return file.path if self._format is None else file.path.with_suffix(self._format.suffix)
+
+    def finish(self, file: WavFile) -> Future[Outcome]:
+        """Have a file finished, which is the finisher's from now on."""
+        outcome: Future[Outcome] = Future()
+        if self._thread is None:
+            outcome.set_result(self._finish(file, is_encoded=False))
+            return outcome
+        is_encoded = self._format is not None and self.waiting < MAX_WAITING
+        self._waiting += 1
+        self._jobs.put(_Job(file, outcome, is_encoded))
+        return outcome
+
+    def sync(self, files: Iterable[WavFile]) -> bool:
+        """Have what was written to files brought to disk; False while others are still at it."""
+        if self._unsynced or self._thread is None:
+            return False
+        self._unsynced = list(files)
+        if self._unsynced:
+            self._jobs.put(_Job(None, Future(), is_encoded=False))
+        return True
+
+    def stop(self) -> None:
+        """Finish all files and end the thread; says how many are left while it takes long."""
+        if self._thread is None or not self._thread.is_alive():
+            return
+        self._stop_by_s = time.monotonic() + ENCODE_AT_STOP_S
+        self._jobs.put(None)
+        self._thread.join(PROGRESS_S)
+        while self._thread.is_alive():
+            _logger.info("recordings are being finished: %d are left", self.waiting)
+            self._thread.join(PROGRESS_S)
+
+    # -- in the thread
+
+    def _run(self) -> None:
+        if sys.platform == "linux":  # elsewhere a thread has no priority of its own
+            with contextlib.suppress(OSError):
+                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        at_once = 1 if self._format is not None else _FOLDER_BATCH
+        is_running = True
+        while is_running:
+            jobs = [self._jobs.get()]
+            while len(jobs) < at_once and not self._jobs.empty():
+                jobs.append(self._jobs.get())
+            self._sync_files()
+            finished = [
+                (job.outcome, self._finish(job.file, is_encoded=job.is_encoded))
+                for job in jobs
+                if job is not None and job.file is not None
+            ]
+            if self._sync:
+                self._sync_folders({done.path.parent for _, done in finished if done.path})
+            for outcome, done in finished:
+                self._taken += 1
+                outcome.set_result(done)
+            is_running = None not in jobs
+
+    def _finish(self, file: WavFile, *, is_encoded: bool) -> Outcome:
+        """Complete a file and give it its name; raises nothing."""
+        error = not_encoded = None
+        try:
+            file.complete(sync=self._sync)
+        except OSError as raised:  # what was written may still be there
+            error = _reason(file, raised)
+        if self._format is not None:
+            try:
+                if not is_encoded:
+                    raise OSError(f"more than {MAX_WAITING} files waited to be encoded")
+                return Outcome(self._encode(file, self._format), error)
+            except OSError as raised:
+                self.unencoded += 1
+                not_encoded = raised.strerror or str(raised)
+                _logger.error("recording %s stays WAV: %s", file.path, not_encoded)  # noqa: TRY400
+        try:
+            file.part.rename(file.path)
+        except OSError as raised:
+            return Outcome(None, _reason(file, raised), not_encoded)
+        return Outcome(file.path, error, not_encoded)
+
+    def _encode(self, file: WavFile, file_format: FileFormat) -> Path:
+        """Return the path of the encoded file; raises OSError, the WAV file then being as it was."""
+        path = self.final_path(file)
+        part = path.with_name(path.name + ".part")
+        try:
+            for _ in encode(file.part, part, file_format):
+                self._sync_files()
+                if self._stop_by_s is not None and time.monotonic() > self._stop_by_s:
+                    raise OSError("the end came first")
+            part.rename(path)
+        except OSError:
+            with contextlib.suppress(OSError):
+                part.unlink()
+            raise
+        if self._sync:
+            self._sync_folders({path.parent})
+        with contextlib.suppress(OSError):
+            file.part.unlink()
+        return path
+
+    def _sync_files(self) -> None:
+        """Bring to disk what was asked for; a file that is closed is or will be there anyway."""
+        for file in self._unsynced:
+            try:
+                file.sync()
+            except OSError as error:
+                self.sync_errors += 1
+                _reason(file, error)
+        self._unsynced = []
+
+    def _sync_folders(self, folders: Iterable[Path]) -> None:
+        for folder in folders:
+            with contextlib.suppress(OSError):  # some file systems sync no folders
+                fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)
+                try:
+                    os.fsync(fd)
+                finally:
+                    os.close(fd)
+
+
+def _reason(file: WavFile, error: OSError) -> str:
+    """Log an error and return it in words."""
+    _logger.error("recording %s: %s", file.path, error)
+    return error.strerror or str(error)
