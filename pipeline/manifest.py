@@ -74,7 +74,8 @@ def add_track(
         entry["recording"] = Path(entry["recording"]).name
     recorded = next((each for each in own.values() if "manifest" in each), {})
     with _writing:
-        _write(path, _with_track(_read(path), path, entry, recorded, call, earlier))
+        manifest = _with_track(_read(path), path, entry, recorded, call=call, earlier=earlier)
+        _write(path, manifest)
 
 
 def _with_track(
@@ -82,6 +83,7 @@ def _with_track(
     path: Path,
     entry: dict[str, Any],
     recorded: Mapping[str, Any],
+    *,
     call: Mapping[str, Any] | None,
     earlier: Sequence[Mapping[str, Any]],
 ) -> dict[str, Any]:
@@ -96,7 +98,10 @@ def _with_track(
     named = [each["recording"] for each in tracks if each["recording"] is not None]
     recordings = list(dict.fromkeys([*named, *(each["recording"] for each in files or ())]))
     started_at = min(each["started_at"] for each in tracks)
-    marks = {(each["at"], each["kind"]) for each in (*before.get("marks", ()), *recorded.get("marks", ()))}
+    marks = {
+        (each["at"], each["kind"])
+        for each in (*before.get("marks", ()), *recorded.get("marks", ()))
+    }
     others = [each | {"recording": _beside(path, each["recording"])} for each in map(dict, earlier)]
     others = [each for each in others if each["recording"] not in recordings]
     manifest = {

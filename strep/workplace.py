@@ -287,15 +287,20 @@ class Workplace:
                 self._listed = None
             case {"calls": some}:
                 self._calls.append(some)
-            case {"paused": call_leg_id, "is_paused": is_paused}:
-                _settle(self._pauses.pop((call_leg_id, is_paused), None), None)
-            case {"ports": [rx, tx], "error": error}:
-                _settle(self._ports.pop((rx, tx), None), error)
+            case {"paused": _} | {"ports": _}:
+                self._hear_done(message)
             case {"error": error}:
                 if self._has_begun.is_set():
                     logger.error(error, worker=self.number)
                 else:
                     self._fault = error
+
+    def _hear_done(self, message: dict[str, Any]) -> None:
+        match message:
+            case {"paused": call_leg_id, "is_paused": is_paused}:
+                _settle(self._pauses.pop((call_leg_id, is_paused), None), None)
+            case {"ports": [rx, tx], "error": error}:
+                _settle(self._ports.pop((rx, tx), None), error)
 
     def _hear_figures(self, figures: Figures) -> None:
         self._now = figures

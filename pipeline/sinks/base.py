@@ -6,10 +6,10 @@ entry-point group `strep.sinks`, or as `package.module:Class`; their options are
 arguments of the constructor, converted and checked by their annotations.
 
 Order of calls: `open(track)`, any number of `write(block)`, `event(event)`, `pause` and `resume`,
-`close(track, summary)`, and at the very end one `stop()`. All calls of one sink come from one thread: the
-receive loop where `threaded` is false, else a thread of the sink's own behind a bounded queue. A
-full queue drops blocks (counted, never delaying a packet) but neither `open` nor `close`, `pause`
-nor `resume`.
+`close(track, summary)`, and at the very end one `stop()`. All calls of one sink come from one
+thread: the receive loop where `threaded` is false, else a thread of the sink's own behind a bounded
+queue. A full queue drops blocks (counted, never delaying a packet), but no `open`, `close`, `pause`
+or `resume`.
 """
 
 from __future__ import annotations
@@ -47,7 +47,7 @@ class Sink(ABC):
     def emit(self, event: Event) -> None:
         """Send an event to all sinks. Replaced by the dispatcher; a no-op before that."""
 
-    def facts(self, call_leg_id: UUID) -> Mapping[str, Any] | None:  # noqa: ARG002 -- replaced
+    def facts(self, call_leg_id: UUID, /) -> Mapping[str, Any] | None:  # noqa: ARG002 -- replaced
         """Return what is known of a call leg's call by now, as in manifests (`from`, `to`...).
 
         None where nobody has told anything. Replaced by the dispatcher; to be called from any

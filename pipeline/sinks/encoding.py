@@ -44,7 +44,9 @@ def check_format(name: str) -> None:
 
     wanted = FORMATS[name]
     if not soundfile.check_format(wanted.container, wanted.subtype):
-        can = [each for each, f in FORMATS.items() if soundfile.check_format(f.container, f.subtype)]
+        can = [
+            each for each, f in FORMATS.items() if soundfile.check_format(f.container, f.subtype)
+        ]
         raise SinkError(
             f"format={name} needs a libsndfile that writes {wanted.container} with"
             f" {wanted.subtype}; version {soundfile.__libsndfile_version__}, which is installed,"

@@ -105,7 +105,9 @@ class FileNames:
         longest = dict.fromkeys(FIELDS, "x" * FIELD_CHARACTERS)
         longest |= {"call_leg_id": "x" * 36, "leg": "a", "direction": "outbound", "segment": "9999"}
         example = self._fill(longest, datetime(2026, 12, 31, tzinfo=UTC)).split("/")
-        plain = "".join(literal + ("" if field is None else "x") for literal, field, _ in self._parts)
+        plain = "".join(
+            literal + ("" if field is None else "x") for literal, field, _ in self._parts
+        )
         dotted = any(part.startswith(".") for part in plain.split("/"))
         if "" in example or dotted:
             raise SinkError(

@@ -155,20 +155,21 @@ class Finisher:
 
     def _finish(self, file: WavFile, *, is_encoded: bool) -> Outcome:
         """Complete a file and give it its name; raises nothing."""
-        error = not_encoded = None
+        error: str | None = None
+        not_encoded: str | None = None
         try:
             file.complete(sync=self._sync)
         except OSError as raised:  # what was written may still be there
             error = _reason(file, raised)
         if self._format is not None:
-            try:
-                if not is_encoded:
-                    raise OSError(f"more than {MAX_WAITING} files waited to be encoded")
-                return Outcome(self._encode(file, self._format), error)
-            except OSError as raised:
-                self.unencoded += 1
-                not_encoded = raised.strerror or str(raised)
-                _logger.error("recording %s stays WAV: %s", file.path, not_encoded)  # noqa: TRY400
+            not_encoded = f"more than {MAX_WAITING} files waited to be encoded"
+            if is_encoded:
+                try:
+                    return Outcome(self._encode(file, self._format), error)
+                except OSError as raised:
+                    not_encoded = raised.strerror or str(raised)
+            self.unencoded += 1
+            _logger.error("recording %s stays WAV: %s", file.path, not_encoded)
         try:
             file.part.rename(file.path)
         except OSError as raised:
@@ -176,14 +177,13 @@ class Finisher:
         return Outcome(file.path, error, not_encoded)
 
     def _encode(self, file: WavFile, file_format: FileFormat) -> Path:
-        """Return the path of the encoded file; raises OSError, the WAV file then being as it was."""
+        """Return the path of the encoded file. Raises OSError; the WAV file is as it was then."""
         path = self.final_path(file)
         part = path.with_name(path.name + ".part")
         try:
             for _ in encode(file.part, part, file_format):
                 self._sync_files()
-                if self._stop_by_s is not None and time.monotonic() > self._stop_by_s:
-                    raise OSError("the end came first")
+                self._check_time()
             part.rename(path)
         except OSError:
             with contextlib.suppress(OSError):
@@ -194,6 +194,11 @@ class Finisher:
         with contextlib.suppress(OSError):
             file.part.unlink()
         return path
+
+    def _check_time(self) -> None:
+        """Raise OSError where the end does not wait for this file any more."""
+        if self._stop_by_s is not None and time.monotonic() > self._stop_by_s:
+            raise OSError("the end came first")
 
     def _sync_files(self) -> None:
         """Bring to disk what was asked for; a file that is closed is or will be there anyway."""

@@ -509,11 +509,10 @@ class WavSink(Sink):
                 self._settle(placement, start, arrived_ns, _LINEAR, rate_hz)
             run = self._runs.get(row)
             if self._stages.fill[row] or (run is not None and start != run.end):
-                self._flush(placement.recording)
+                if not self._flush(placement.recording):
+                    continue
                 run = None
             if run is None:
-                if placement.recording.error is not None:
-                    continue
                 run = self._runs[row] = _Run(start, arrived_ns, [], start)
             run.frames.append(frame.copy())
             run.end += len(frame)

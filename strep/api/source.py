@@ -52,7 +52,10 @@ class Forks(Protocol):
 
 
 class Source(Protocol):
-    """Who knows the answers and does what is asked. All methods run on the event loop and keep it from nothing else."""
+    """Who knows the answers and does what is asked.
+
+    All methods run on the event loop and keep it from nothing else.
+    """
 
     @property
     def control(self) -> Forks | None:

@@ -735,7 +735,7 @@ def test_a_sink_that_only_ever_fails_to_write_is_switched_off_between_ticks():
 class Late(Recorder):
     """Gives results when it is asked to."""
 
-    def close(self, track, summary):
+    def close(self, *_):
         self.result = Future()
         return self.result
 

@@ -6,6 +6,7 @@ import json
 import logging
 import os
 import threading
+from pathlib import Path
 from uuid import UUID
 
 import numpy as np
@@ -81,8 +82,12 @@ def test_recording_is_encoded_when_it_is_complete(tmp_path, name, container, sub
 
 
 def test_format_that_libsndfile_does_not_write_is_refused_at_the_start(tmp_path, monkeypatch):
-    monkeypatch.setattr(soundfile, "check_format", lambda container, _: container in {"WAV", "FLAC"})
-    with pytest.raises(SinkError, match=r"format=mp3 needs a libsndfile that writes MP3 .* writes wav, flac$"):
+    monkeypatch.setattr(
+        soundfile, "check_format", lambda container, _: container in {"WAV", "FLAC"}
+    )
+    with pytest.raises(
+        SinkError, match=r"format=mp3 needs a libsndfile that writes MP3 .* writes wav, flac$"
+    ):
         WavSink(directory=tmp_path, format="mp3").start()
 
 
@@ -92,7 +97,7 @@ def test_codes_as_they_came_are_for_wav():
 
 
 def test_recording_that_cannot_be_encoded_stays_wav_and_says_why(tmp_path, caplog, monkeypatch):
-    def encode(source, target, _):
+    def encode(_, target, __):
         target.write_bytes(b"half")
         yield
         raise OSError(28, "No space left on device")
@@ -181,7 +186,7 @@ def synced(monkeypatch):
     done = []
 
     def fsync(fd):
-        done.append(os.path.basename(os.readlink(f"/proc/self/fd/{fd}")))  # noqa: PTH119
+        done.append(Path(f"/proc/self/fd/{fd}").readlink().name)
 
     monkeypatch.setattr(os, "fsync", fsync)
     return done
@@ -331,7 +336,8 @@ def test_linear_samples_are_recorded_at_their_rate(tmp_path, rate_hz, layout):
             sink.open(track)
         for first in range(0, rate_hz, samples):
             frame = [each[first : first + samples].tobytes() for each in sound]
-            sink.write(block([0, 1], [first + (first >= rate_hz / 2) * 7] * 2, frame, codec=Linear(rate_hz)))
+            start = first + (first >= rate_hz / 2) * 7
+            sink.write(block([0, 1], [start] * 2, frame, codec=Linear(rate_hz)))
             sink.tick(first * 1000 // rate_hz * MS)
         close(sink, *tracks)
     files = [pcm(tmp_path / name) for name in names(tmp_path)]
