@@ -14,6 +14,7 @@ import os
 import sys
 import threading
 import time
+from collections import deque
 from concurrent.futures import Future
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
@@ -37,6 +38,8 @@ PROGRESS_S = 5.0
 """How often it is said at the end how many files are left."""
 _FOLDER_BATCH = 64
 """Files that share one fsync of their folder."""
+_SYNC_BATCH = 16
+"""Files that are synced before one that is complete has its turn."""
 _NICE = 10
 
 
@@ -77,7 +80,7 @@ class Finisher:
         self._waiting = 0
         """Files that were given and are not taken; each side writes its own number."""
         self._taken = 0
-        self._unsynced: list[WavFile] = []
+        self._unsynced: deque[WavFile] = deque()
         self._stop_by_s: float | None = None
         self._thread: threading.Thread | None = None
         if file_format is not None or sync:
@@ -112,7 +115,7 @@ class Finisher:
         """Have what was written to files brought to disk; False while others are still at it."""
         if self._unsynced or self._thread is None:
             return False
-        self._unsynced = list(files)
+        self._unsynced.extend(files)
         if self._unsynced:
             self._jobs.put(_Job(None, Future(), is_encoded=False))
         return True
@@ -137,10 +140,12 @@ class Finisher:
         at_once = 1 if self._format is not None else _FOLDER_BATCH
         is_running = True
         while is_running:
-            jobs = [self._jobs.get()]
+            jobs: list[_Job | None] = []
+            if not self._unsynced:
+                jobs.append(self._jobs.get())
             while len(jobs) < at_once and not self._jobs.empty():
                 jobs.append(self._jobs.get())
-            self._sync_files()
+            self._sync_some()
             finished = [
                 (job.outcome, self._finish(job.file, is_encoded=job.is_encoded))
                 for job in jobs
@@ -182,7 +187,7 @@ class Finisher:
         part = path.with_name(path.name + ".part")
         try:
             for _ in encode(file.part, part, file_format):
-                self._sync_files()
+                self._sync_some()
                 self._check_time()
             part.rename(path)
         except OSError:
@@ -200,15 +205,16 @@ class Finisher:
         if self._stop_by_s is not None and time.monotonic() > self._stop_by_s:
             raise OSError("the end came first")
 
-    def _sync_files(self) -> None:
-        """Bring to disk what was asked for; a file that is closed is or will be there anyway."""
-        for file in self._unsynced:
+    def _sync_some(self) -> None:
+        """Bring to disk some of what was asked for; a file that is closed will be there anyway."""
+        for _ in range(min(_SYNC_BATCH, len(self._unsynced))):
+            file = self._unsynced[0]
             try:
                 file.sync()
             except OSError as error:
                 self.sync_errors += 1
                 _reason(file, error)
-        self._unsynced = []
+            self._unsynced.popleft()
 
     def _sync_folders(self, folders: Iterable[Path]) -> None:
         for folder in folders:

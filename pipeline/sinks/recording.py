@@ -98,7 +98,7 @@ class Recording:
         self.law: int | None = None
         """The sink's number for the meaning of the first frame's codes; None before it."""
         self.rate_hz: int | None = None
-        """Samples per second, those of the first frame; None before it."""
+        """Samples per second, those of the first frame; None before it. See `settle`."""
         self.written = [0] * channels
         """Where each channel's audio ends; silence beyond."""
         self.end = 0
@@ -114,6 +114,19 @@ class Recording:
         self._plan = plan
         self._name = name
         self._finisher = finisher
+        self._limit = _NO_LIMIT
+        self._split = 0
+        """Length of a file in samples; 0 for one however long."""
+        self._grace = 0
+        """How far a file stays open after its end, for what comes late."""
+
+    def settle(self, law: int, rate_hz: int) -> None:
+        """Settle by the first frame what the recording is made of."""
+        plan = self._plan
+        self.law, self.rate_hz = law, rate_hz
+        self._limit = round(plan.max_length_s * rate_hz) or _NO_LIMIT
+        self._split = round(plan.split_s * rate_hz)
+        self._grace = round(min(SPLIT_GRACE_S, plan.split_s) * rate_hz)
 
     @cached_property
     def stem(self) -> str:
@@ -163,9 +176,10 @@ class Recording:
         """
         for part in parts:
             self.written[part.channel] = max(self.written[part.channel], part.stop)
-        parts = [cut for part in parts if (cut := _between(part, 0, self._limit))]
-        if not parts:
-            return []
+        if max(self.written) > self._limit:
+            parts = [cut for part in parts if (cut := _between(part, 0, self._limit))]
+            if not parts:
+                return []
         if not self._split:
             file = self._piece(0, sample_format).file
             _write(file, parts)
@@ -221,20 +235,6 @@ class Recording:
         result: Future[T] = Future()
         last.add_done_callback(lambda _: _settle(result, done))
         return result
-
-    @property
-    def _limit(self) -> int:
-        return round(self._plan.max_length_s * (self.rate_hz or 0)) or _NO_LIMIT
-
-    @property
-    def _split(self) -> int:
-        """Length of a file in samples; 0 for no limit."""
-        return round(self._plan.split_s * (self.rate_hz or 0))
-
-    @property
-    def _grace(self) -> int:
-        """How far a file stays open after its end, for what comes late."""
-        return round(min(SPLIT_GRACE_S, self._plan.split_s) * (self.rate_hz or 0))
 
     def _path(self, piece: Piece) -> Path | None:
         """Return where a file is, or is to be."""

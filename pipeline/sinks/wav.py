@@ -454,7 +454,7 @@ class WavSink(Sink):
             self._move(placement, rate_hz)
         recording = placement.recording
         if recording.rate_hz is None:
-            recording.rate_hz, recording.law = rate_hz, law
+            recording.settle(law, rate_hz)
         placement.has_audio = True
         if self._stereo:
             since_ns = arrival_ns - recording.opened_ns

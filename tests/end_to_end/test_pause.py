@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import http.client
 import json
 import os
 import signal
 import socket
 import urllib.request
+from contextlib import closing
 from uuid import UUID
 
 import numpy as np
@@ -59,9 +61,9 @@ class Call:
 
 
 def post(serve, path):
-    request = urllib.request.Request(f"http://{serve.http}{path}", method="POST")
-    with urllib.request.urlopen(request, timeout=5) as answer:
-        return json.load(answer)
+    with closing(http.client.HTTPConnection(serve.http, timeout=5)) as connection:
+        connection.request("POST", path)
+        return json.load(connection.getresponse())
 
 
 def nothing_told(folder):

@@ -15,7 +15,7 @@ def part(channel, start, *samples):
 
 def begun(directory, channels, **plan):
     recording = Recording(Plan(directory, **plan), lambda: "call", channels, 0, Finisher())
-    recording.rate_hz = 8000
+    recording.settle(law=0, rate_hz=8000)
     return recording
 
 

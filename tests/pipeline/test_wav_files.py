@@ -211,7 +211,6 @@ def test_what_was_written_is_synced_every_fsync_s_and_nothing_else(tmp_path, syn
         for ms in range(0, 6000, 500):
             sink.write(block([0, 1], [ms * 8] * 2, [b"\x01" * FRAME] * 2, arrival_ms=ms))
             sink.tick((ms + 250) * MS)
-            sink._finisher._jobs.put(finishing._Job(None, threading.Event(), False))
             while sink._finisher._unsynced:
                 pass
             times.append(len(synced))
