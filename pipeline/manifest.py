@@ -22,6 +22,7 @@ paused or resumed; `at_s` counts from `started_at`.
 from __future__ import annotations
 
 import json
+import math
 import threading
 from collections import Counter
 from datetime import datetime
@@ -37,6 +38,9 @@ if TYPE_CHECKING:
     from pipeline.block import Track, TrackSummary
 
 VERSION = 1
+HIDDEN_DIGIT = "?"
+"""Stands for a key that was pressed while the call was paused."""
+_MARGIN_S = 0.5
 
 _RECORDING_RESULTS = {
     *("recording", "manifest", "channel", "offset_samples", "files", "marks", "instead_of"),
@@ -138,7 +142,8 @@ def track_entry(
 
     `recording`, `channel` and `offset_s` come from the first sink with a recording (None where
     there is none), `speech` and `speech_levels_dbfs` from the sink `vad` (empty without it);
-    whatever else the sinks returned stands under their names.
+    whatever else the sinks returned stands under their names. Keys that were pressed while the
+    recording was paused are hidden in `dtmf`.
     """
     recorder = next((name for name, result in results.items() if "manifest" in result), None)
     recorded = results[recorder] if recorder else {}
@@ -181,12 +186,36 @@ def track_entry(
         "speech": [[segment["start_s"], segment["end_s"]] for segment in speech],
         "speech_levels_dbfs": [segment["level_dbfs"] for segment in speech],
     }
+    if entry.get("dtmf") and recorded.get("marks"):
+        entry["dtmf"] = _hidden(entry["dtmf"], recorded["marks"], track.opened_unix_ns / 1e9)
     told = {recorder: _RECORDING_RESULTS, "vad": {"speech"}}
     for name, result in results.items():
         further = {key: value for key, value in result.items() if key not in told.get(name, ())}
         if further:
             entry.setdefault(name, further)
     return entry
+
+
+def _hidden(
+    presses: Sequence[Mapping[str, Any]], marks: Sequence[Mapping[str, Any]], opened_unix_s: float
+) -> list[dict[str, Any]]:
+    """Return key presses (`digit`, `start_s`, `duration_ms`) without the digits of pauses."""
+    pauses: list[list[float]] = []
+    for mark in marks:
+        at_s = datetime.fromisoformat(mark["at"]).timestamp() - opened_unix_s
+        if mark["kind"] == "paused":
+            pauses.append([at_s - _MARGIN_S, math.inf])
+        elif pauses:
+            pauses[-1][1] = at_s + _MARGIN_S
+    return [
+        {**press, "digit": HIDDEN_DIGIT}
+        if any(
+            first < press["start_s"] + press["duration_ms"] / 1000 and press["start_s"] < last
+            for first, last in pauses
+        )
+        else dict(press)
+        for press in presses
+    ]
 
 
 def _main_codec(payload_types: Mapping[int, int]) -> str:

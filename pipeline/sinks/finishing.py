@@ -16,6 +16,7 @@ import threading
 import time
 from collections import deque
 from concurrent.futures import Future
+from enum import Enum, auto
 from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -30,8 +31,9 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("pipeline.wav")
 
-MAX_WAITING = 10_000
-"""Files that wait to be encoded; what comes beyond stays WAV."""
+MAX_WAITING_BYTES = 2**30
+"""Samples that wait to be encoded, and the tracks that they are of to be told of; what comes beyond
+stays WAV. Opus takes some minutes for so much, FLAC seconds."""
 ENCODE_AT_STOP_S = 30.0
 """How long files are still encoded at the end; those that are left then stay WAV."""
 PROGRESS_S = 5.0
@@ -55,10 +57,17 @@ class Outcome(NamedTuple):
 
 
 class _Job(NamedTuple):
-    file: WavFile | None
-    """None for a look at what is to be synced."""
+    file: WavFile
     outcome: Future[Outcome]
     is_encoded: bool
+
+
+class _Look(Enum):
+    """What else the thread is told."""
+
+    SYNC = auto()
+    """There are files to be synced."""
+    STOP = auto()
 
 
 class Finisher:
@@ -76,10 +85,11 @@ class Finisher:
         """Files that stayed WAV, because of an error or because too many waited."""
         self._format = file_format
         self._sync = sync
-        self._jobs: SimpleQueue[_Job | None] = SimpleQueue()
-        self._waiting = 0
-        """Files that were given and are not taken; each side writes its own number."""
-        self._taken = 0
+        self._jobs: SimpleQueue[_Job | _Look] = SimpleQueue()
+        self._given = [0, 0]
+        """Files and their bytes that were given..."""
+        self._taken = [0, 0]
+        """...and that are finished: each side writes its own numbers."""
         self._unsynced: deque[WavFile] = deque()
         self._stop_by_s: float | None = None
         self._thread: threading.Thread | None = None
@@ -89,7 +99,7 @@ class Finisher:
     @property
     def waiting(self) -> int:
         """How many files wait to be finished."""
-        return self._waiting - self._taken
+        return self._given[0] - self._taken[0]
 
     def start(self) -> None:
         """Start the thread, where there is one."""
@@ -103,21 +113,24 @@ class Finisher:
     def finish(self, file: WavFile) -> Future[Outcome]:
         """Have a file finished, which is the finisher's from now on."""
         outcome: Future[Outcome] = Future()
-        if self._thread is None:
-            outcome.set_result(self._finish(file, is_encoded=False))
+        if self._thread is None or not self._thread.is_alive():
+            outcome.set_result(self._finish(file, is_encoded=self._format is not None))
             return outcome
-        is_encoded = self._format is not None and self.waiting < MAX_WAITING
-        self._waiting += 1
+        waiting_bytes = self._given[1] - self._taken[1]
+        has_room = not self.waiting or waiting_bytes + file.data_bytes <= MAX_WAITING_BYTES
+        is_encoded = self._format is not None and has_room
+        self._given[0] += 1
+        self._given[1] += file.data_bytes
         self._jobs.put(_Job(file, outcome, is_encoded))
         return outcome
 
     def sync(self, files: Iterable[WavFile]) -> bool:
         """Have what was written to files brought to disk; False while others are still at it."""
-        if self._unsynced or self._thread is None:
+        if self._unsynced or self._thread is None or not self._thread.is_alive():
             return False
         self._unsynced.extend(files)
         if self._unsynced:
-            self._jobs.put(_Job(None, Future(), is_encoded=False))
+            self._jobs.put(_Look.SYNC)
         return True
 
     def stop(self) -> None:
@@ -125,7 +138,7 @@ class Finisher:
         if self._thread is None or not self._thread.is_alive():
             return
         self._stop_by_s = time.monotonic() + ENCODE_AT_STOP_S
-        self._jobs.put(None)
+        self._jobs.put(_Look.STOP)
         self._thread.join(PROGRESS_S)
         while self._thread.is_alive():
             _logger.info("recordings are being finished: %d are left", self.waiting)
@@ -140,23 +153,24 @@ class Finisher:
         at_once = 1 if self._format is not None else _FOLDER_BATCH
         is_running = True
         while is_running:
-            jobs: list[_Job | None] = []
+            jobs: list[_Job | _Look] = []
             if not self._unsynced:
                 jobs.append(self._jobs.get())
             while len(jobs) < at_once and not self._jobs.empty():
                 jobs.append(self._jobs.get())
             self._sync_some()
             finished = [
-                (job.outcome, self._finish(job.file, is_encoded=job.is_encoded))
+                (job, self._finish(job.file, is_encoded=job.is_encoded))
                 for job in jobs
-                if job is not None and job.file is not None
+                if isinstance(job, _Job)
             ]
             if self._sync:
                 self._sync_folders({done.path.parent for _, done in finished if done.path})
-            for outcome, done in finished:
-                self._taken += 1
-                outcome.set_result(done)
-            is_running = None not in jobs
+            for job, done in finished:
+                self._taken[0] += 1
+                self._taken[1] += job.file.data_bytes
+                job.outcome.set_result(done)
+            is_running = _Look.STOP not in jobs
 
     def _finish(self, file: WavFile, *, is_encoded: bool) -> Outcome:
         """Complete a file and give it its name; raises nothing."""
@@ -167,7 +181,7 @@ class Finisher:
         except OSError as raised:  # what was written may still be there
             error = _reason(file, raised)
         if self._format is not None:
-            not_encoded = f"more than {MAX_WAITING} files waited to be encoded"
+            not_encoded = "too many recordings waited to be encoded"
             if is_encoded:
                 try:
                     return Outcome(self._encode(file, self._format), error)

@@ -25,6 +25,9 @@ KEPT_NS = 24 * 3600 * 1_000_000_000
 """How long a call leg without tracks stays paused that nobody resumes."""
 LOOK_NS = 5_000_000_000
 """How often it is looked at what can be forgotten."""
+MARGIN_NS = 500_000_000
+"""How near to a pause a key press counts as one of it: where it is known by its place in the media,
+which drifts against arrivals."""
 _EVER = 1 << 62
 
 
@@ -71,6 +74,13 @@ class Pauses:
         """Tell whether a call leg is paused."""
         leg = self._legs.get(call_leg_id)
         return leg is not None and leg.is_paused
+
+    def holds(self, call_leg_id: UUID, first_ns: int, last_ns: int) -> bool:
+        """Tell whether a call leg was paused at any moment from the first to the last."""
+        leg = self._legs.get(call_leg_id)
+        return leg is not None and any(
+            start <= last_ns and first_ns < stop for start, stop in leg.spans
+        )
 
     def begin(self, call_leg_id: UUID, at_ns: int, rows: set[int]) -> bool:
         """Pause a call leg, `rows` being its open tracks; False where it is paused already."""

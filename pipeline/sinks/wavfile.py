@@ -97,6 +97,11 @@ class WavFile:
             raise
 
     @property
+    def data_bytes(self) -> int:
+        """Bytes of its samples so far."""
+        return self.frames * self._frame_bytes
+
+    @property
     def is_closed(self) -> bool:
         """Whether nothing more can be written."""
         return self._fd < 0
@@ -137,8 +142,7 @@ class WavFile:
         """
         try:
             self.write_header()
-            data_bytes = self.frames * self._frame_bytes
-            os.ftruncate(self._fd, HEADER_BYTES + data_bytes + data_bytes % 2)
+            os.ftruncate(self._fd, HEADER_BYTES + self.data_bytes + self.data_bytes % 2)
             if sync:
                 self.sync()
         finally:

@@ -97,7 +97,7 @@ def test_nothing_that_was_said_in_a_pause_is_kept(tmp_path, capsys, monkeypatch)
         serve.wait_for("strep_packets_total", 120)
         nothing_told(tmp_path)
         assert serve.stop() == 0
-    with Serve(tmp_path, *arguments) as serve:
+    with Serve(tmp_path, *arguments[2:]) as serve:
         call.send(serve, 60, 80)
         serve.wait_for("strep_packets_total", 40)
         assert post(serve, f"/v1/calls/{LEG}/recording/resume") == {

@@ -7,7 +7,7 @@ from uuid import UUID
 import pytest
 
 from pipeline.block import Track, TrackSummary
-from pipeline.manifest import add_track, track_entry
+from pipeline.manifest import _hidden, add_track, track_entry
 
 INBOUND = Track(
     row=0,
@@ -284,3 +284,18 @@ def test_manifest_names_the_file_that_is_there_where_another_was_planned(tmp_pat
     assert manifest["recordings"] == ["call.wav"]
     assert [track["recording"] for track in manifest["tracks"]] == ["call.wav"] * 2
     assert manifest["tracks"][1]["wav"] == {"not_encoded": "disk full"}
+
+
+def test_keys_pressed_in_a_pause_are_hidden():
+    presses = [
+        {"digit": digit, "start_s": start_s, "duration_ms": 100, "kind": "in-band"}
+        for digit, start_s in (("1", 0.0), ("2", 1.8), ("3", 2.5), ("4", 9.0), ("5", 11.0))
+    ]
+    marks = [
+        {"kind": "paused", "at": "2026-01-01T00:00:02.000Z"},
+        {"kind": "resumed", "at": "2026-01-01T00:00:10.000Z"},
+        {"kind": "paused", "at": "2026-01-01T00:01:00.000Z"},
+    ]
+    hidden = _hidden(presses, marks, INBOUND.opened_unix_ns / 1e9)
+    assert [press["digit"] for press in hidden] == ["1", "?", "?", "?", "5"]
+    assert [press | {"digit": ""} for press in hidden] == [p | {"digit": ""} for p in presses]

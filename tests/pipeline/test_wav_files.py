@@ -155,15 +155,28 @@ def test_end_does_not_wait_for_encoding_longer_than_it_may(tmp_path, monkeypatch
     assert "recordings are being finished: 1 are left" in caplog.text
 
 
-def test_too_many_that_wait_stay_wav(tmp_path, monkeypatch):
-    monkeypatch.setattr(finishing, "MAX_WAITING", 0)
-    with recording(tmp_path, format="flac") as sink:
-        track = make_track()
-        sink.open(track)
-        speak(sink, [track], 5)
-        (result,) = close(sink, track)
-    assert result["not_encoded"] == "more than 0 files waited to be encoded"
-    assert names(tmp_path) == [f"{STEM}-a.wav"]
+def test_what_waits_beyond_the_bound_stays_wav(tmp_path, monkeypatch):
+    monkeypatch.setattr(finishing, "MAX_WAITING_BYTES", 5 * FRAME * 2)
+    may_go_on = threading.Event()
+
+    def encode(_, target, __):
+        assert may_go_on.wait(10)
+        target.touch()
+        yield
+
+    monkeypatch.setattr(finishing, "encode", encode)
+    with recording(tmp_path, format="flac", layout="mono") as sink:
+        results = []
+        for row in range(3):
+            track = make_track(row, call=UUID(int=row))
+            sink.open(track)
+            speak(sink, [track], 5 if row else 1000)  # the first is longer than the bound
+            results.append(sink.close(track, None))
+        assert sink.waiting_files == 3
+        may_go_on.set()
+        told = [result.result(10).get("not_encoded") for result in results]
+    assert told == [None, *["too many recordings waited to be encoded"] * 2]
+    assert [name[-4:] for name in names(tmp_path)] == ["flac", ".wav", ".wav"]
 
 
 def test_name_is_free_only_where_the_encoded_file_has_it_too(tmp_path):
