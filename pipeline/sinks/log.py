@@ -23,9 +23,9 @@ class LogSink(Sink):
     """Writes one line per event, to the end of the file `path` or to standard output.
 
     A line holds `time` (UTC, the moment on the track's own media clock), `event`, `call_leg_id`,
-    `leg`, `direction`, `position_s` and `data`, the event's further facts; of keys that were pressed
-    while the call leg was paused the `digit` is `?`. Lines are written a few times a second: to a
-    file whole lines in one go, so that several processes can share it.
+    `leg`, `direction`, `position_s` and `data`, the event's further facts; of keys that were
+    pressed while the call leg was paused the `digit` is `?`. Lines are written a few times a
+    second: to a file whole lines in one go, so that several processes can share it.
     """
 
     threaded: ClassVar[bool] = True
