@@ -187,6 +187,10 @@ class Finisher:
                     return Outcome(self._encode(file, self._format), error)
                 except OSError as raised:
                     not_encoded = raised.strerror or str(raised)
+                except Exception as raised:
+                    # a defect, of ours or the coder's: the thread goes on, for all other files
+                    _logger.exception("recording %s could not be encoded", file.path)
+                    not_encoded = repr(raised)
             self.unencoded += 1
             _logger.error("recording %s stays WAV: %s", file.path, not_encoded)
         try:
@@ -204,7 +208,7 @@ class Finisher:
                 self._sync_some()
                 self._check_time()
             part.rename(path)
-        except OSError:
+        except BaseException:
             with contextlib.suppress(OSError):
                 part.unlink()
             raise

@@ -110,7 +110,7 @@ class WavSink(Sink):
     `_001`, `_002`..., which together are the one file that there would be without. What lies
     beyond `max_length_s` is not recorded; 0 is no limit.
 
-    While a call leg is paused, silence is recorded and nothing of the sound is kept in memory.
+    While a call leg is paused, silence is recorded; nothing of the sound gets into a stage.
 
     When a file cannot be written, its recording ends there: logged, counted in
     `failed_recordings` and said in the results of its tracks. All others go on.

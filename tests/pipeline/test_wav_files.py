@@ -121,6 +121,25 @@ def test_recording_that_cannot_be_encoded_stays_wav_and_says_why(tmp_path, caplo
     assert "stays WAV: No space left on device" in caplog.text
 
 
+def test_coder_that_fails_otherwise_harms_no_other_recording(tmp_path, monkeypatch):
+    real = finishing.encode
+
+    def encode(source, target, file_format):
+        if source.name.endswith("-a.wav.part"):
+            raise ZeroDivisionError("defect")
+        yield from real(source, target, file_format)
+
+    monkeypatch.setattr(finishing, "encode", encode)
+    with recording(tmp_path, format="flac") as sink:
+        tracks = make_track(0), make_track(1, leg="B")
+        for track in tracks:
+            sink.open(track)
+        speak(sink, tracks, 5)
+        results = close(sink, *tracks)
+    assert results[0]["not_encoded"] == "ZeroDivisionError('defect')"
+    assert names(tmp_path) == [f"{STEM}-a.wav", f"{STEM}-b.flac"]
+
+
 def test_rate_that_the_format_cannot_have_stays_wav(tmp_path):
     with recording(tmp_path, format="ogg") as sink:
         track = make_track()
