@@ -7,12 +7,16 @@ BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 COVERED := strep/wire/*,strep/receive/*,pipeline/*
 
-.PHONY: help demo test bench clean
+SECONDS ?= 300
+
+.PHONY: help demo test bench fuzz lock clean
 
 help:
 	@echo 'make demo    place a call on this machine, record it and draw a picture of it'
 	@echo 'make test    check style and types, run the tests and measure their coverage'
 	@echo 'make bench   measure throughput and cost per packet'
+	@echo 'make fuzz    look for inputs that do harm, for SECONDS=300 in all'
+	@echo 'make lock    pin what the container installs, by version and hash'
 	@echo 'make clean   remove the virtual environment and what tools left behind'
 
 demo: $(READY)
@@ -32,6 +36,22 @@ test: $(READY)
 
 bench: $(READY)
 	@$(BIN)/python -m bench
+
+fuzz: $(READY)
+	@$(BIN)/python -c 'import atheris' 2>/dev/null || \
+		$(BIN)/python -m pip install --disable-pip-version-check --quiet 'atheris>=2.3'
+	@$(BIN)/python -m fuzz --seconds $(SECONDS)
+
+# Versions are chosen for the container's Python, whichever runs this; what was chosen before stays,
+# unless UPGRADE=--upgrade.
+lock: $(READY)
+	@$(BIN)/python -m pip install --disable-pip-version-check --quiet uv
+	@$(BIN)/uv pip compile $(UPGRADE) --quiet --generate-hashes --no-emit-index-url --universal \
+		--python-version 3.13 --no-annotate --custom-compile-command 'make lock' \
+		--output-file requirements.lock pyproject.toml
+	@echo 'setuptools>=77' | $(BIN)/uv pip compile $(UPGRADE) --quiet --generate-hashes \
+		--no-emit-index-url --universal --python-version 3.13 --no-annotate \
+		--custom-compile-command 'make lock' --output-file requirements-build.lock -
 
 clean:
 	rm -rf $(VENV) build dist htmlcov .coverage .coverage.* .hypothesis

@@ -42,11 +42,12 @@ class Receiver(ABC):
     ports: Sequence[int]
     """The UDP ports that it receives on."""
 
-    def __init__(self, command: Sequence[str], *, core: int | None) -> None:
+    def __init__(
+        self, command: Sequence[str], *, core: int | None, output: int = subprocess.PIPE
+    ) -> None:
         self._errors = TemporaryFile()  # noqa: SIM115 -- closed with the receiver
         self.process = subprocess.Popen(
-            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=subprocess.PIPE,
-            stderr=self._errors,
+            command, cwd=ROOT, stdin=subprocess.DEVNULL, stdout=output, stderr=self._errors
         )  # fmt: skip
         if core is not None and accounting.AVAILABLE:
             # it has one thread yet, whose core all others inherit
@@ -88,7 +89,7 @@ class Receiver(ABC):
             said, _ = self.process.communicate()
         except ValueError:
             return ""  # was ended before
-        return said.decode()
+        return (said or b"").decode()
 
     def complaints(self) -> list[str]:
         """Return what it wrote to standard error."""
@@ -165,6 +166,7 @@ class Daemon(Receiver):
                 *sink_flags, *flags,
             ],
             core=core,
+            output=subprocess.DEVNULL,  # the sink `log` would wait for who reads a pipe
         )  # fmt: skip
         deadline = time.monotonic() + READY_TIMEOUT_S
         while not self._is_up():

@@ -59,6 +59,7 @@ class Dispatcher:
             for name, sink in sinks.items()
         ]
         self._on_closed = on_closed
+        self._wait_when_full = wait_when_full
         self._closings: set[int] = set()
         """Tracks on their way out; changed by single operations, from any thread."""
         self._inbox: deque[Event] = deque()
@@ -133,13 +134,25 @@ class Dispatcher:
             runner.wake(now_ns)
 
     def close(self, track: Track, summary: TrackSummary) -> None:
-        """End a track on all sinks."""
+        """End a track on all sinks.
+
+        Where queues are waited for, the sinks' threads come first, so that those on the loop have
+        heard all that the others tell of the track before they end it.
+        """
         closing = _Closing(track, summary, len(self.runners), self._closed)
         self._closings.add(id(closing))
         if not self.runners:
             closing.finish()
+        threads = [runner for runner in self.runners if isinstance(runner, ThreadRunner)]
+        for thread in threads:
+            thread.close(closing)
+        if self._wait_when_full:
+            for thread in threads:
+                thread.finish()
+            self._deliver()
         for runner in self.runners:
-            runner.close(closing)
+            if not isinstance(runner, ThreadRunner):
+                runner.close(closing)
 
     def stop(self) -> None:
         """Let every sink finish what is queued and release everything."""

@@ -24,6 +24,7 @@ import difflib
 import json
 import re
 import tomllib
+from ipaddress import ip_network
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any, Literal, NamedTuple
 
@@ -39,6 +40,7 @@ from pydantic import (
 )
 
 from strep.control.settings import AutoFork, ControlSettings, PortRange
+from strep.receive.gate import Network
 from strep.specs import (
     Address,
     ConfigError,
@@ -82,6 +84,7 @@ LogFormat = Literal["auto", "console", "json"]
 LogLevel = Literal["debug", "info", "warning", "error"]
 
 _WORKER_COUNT: TypeAdapter[int] = TypeAdapter(Annotated[int, between(1, 256)])
+_DAYS: TypeAdapter[int] = TypeAdapter(Annotated[int, between(1, 36_500)])
 
 
 def _as_list(value: object) -> object:
@@ -107,6 +110,14 @@ def _as_address_or_none(value: object) -> Address | None:
         raise ValueError(f"{error} nor none") from None
 
 
+def _as_network(value: object) -> Network:
+    text = value if isinstance(value, Network) else as_text(value, "a network")
+    try:
+        return ip_network(text)
+    except ValueError:
+        raise ValueError(f"{shown(value)} is not a network such as 192.0.2.0/24") from None
+
+
 def _as_file_or_none(value: object) -> Path | None:
     return None if value is None or value == "none" else as_file(value)
 
@@ -122,6 +133,15 @@ def _as_workers(value: object) -> object:
         return _WORKER_COUNT.validate_python(value)
     except ValidationError as error:
         raise ValueError(f"{fault(error)[1]} nor auto") from None
+
+
+def _as_days(value: object) -> int | None:
+    if value is None or value == "none":
+        return None
+    try:
+        return _DAYS.validate_python(value)
+    except ValidationError as error:
+        raise ValueError(f"{fault(error)[1]} nor none") from None
 
 
 def _distinct(listeners: tuple[Listener, ...]) -> tuple[Listener, ...]:
@@ -159,11 +179,19 @@ class Settings(BaseModel):
     http_token_file: Annotated[Path | None, PlainValidator(_as_file_or_none)] = None
     """File that holds the token that HTTP asks for; without it the token, if there is any, comes
     from the environment."""
+    http_tls_certificate: Annotated[Path | None, PlainValidator(_as_file_or_none)] = None
+    """File of the certificate, in PEM with those between it and its root, that HTTP is served with;
+    None (`none`) for HTTP without TLS."""
+    http_tls_key: Annotated[Path | None, PlainValidator(_as_file_or_none)] = None
+    """File of the certificate's private key, in PEM without a password."""
     recordings: Annotated[Path, PlainValidator(as_folder)] = Path("recordings")
     """Folder of all that sinks write; a relative one is meant from the working directory."""
     database: Annotated[Path | Literal["auto"] | None, PlainValidator(_as_database)] = "auto"
     """Where calls, forks and recordings are remembered, by one daemon at a time: a file, `auto` for
     strep.db in the folder of recordings; None (`none`) for nowhere."""
+    keep_calls_days: Annotated[int | None, PlainValidator(_as_days)] = None
+    """Calls that began so long ago are deleted from the database, their files are not; None
+    (`none`) to keep all."""
     sinks: Annotated[
         tuple[Annotated[SinkSpec, BeforeValidator(as_sink)], ...], BeforeValidator(_as_sinks)
     ] = (SinkSpec(name="wav"), SinkSpec(name="vad"))
@@ -174,10 +202,24 @@ class Settings(BaseModel):
     """Tracks open at once in a worker; packets that would open one more are dropped and counted."""
     idle_timeout_s: Annotated[float, between(0.1, 86_400)] = 120.0
     """A track without packets for so long is closed."""
+    drain_timeout_s: Annotated[float, between(0.0, 86_400)] = 0.0
+    """How long running calls may go on after SIGTERM, while no new ones are taken; 0 to end them at
+    once."""
     reorder_ms: Annotated[int, between(0, 2_000)] = 60
     """How long what stands behind a missing packet waits for it."""
     max_gap_s: Annotated[float, between(1.0, 86_400)] = 60.0
     """Longest silence that one gap in the timestamps inserts; a longer one is not believed."""
+    allowed_sources: Annotated[
+        tuple[Annotated[Network, PlainValidator(_as_network)], ...], BeforeValidator(_as_list)
+    ] = ()
+    """Networks that tracks may be opened from, such as 192.0.2.0/24; any where none is given."""
+    new_tracks_per_s: Annotated[float, between(0.1, 1e6)] = 1000.0
+    """Tracks that one host may open each second, in each worker..."""
+    new_tracks_burst: Annotated[int, between(1, 262_144)] = 8192
+    """...and at once."""
+    source_timeout_s: Annotated[float, between(0.0, 3_600)] = 1.0
+    """Packets of a track from another address and port are dropped, unless nothing has come from
+    its own for so long."""
     tick_ms: Annotated[int, between(1, 100)] = 10
     """How often packets are drained and released."""
     receive_buffer_bytes: Annotated[int, between(65_536, 2**30)] = 32 * 2**20
@@ -194,6 +236,14 @@ class Settings(BaseModel):
     def _remembers_forks(self) -> Settings:
         if self.control is not None and self.database is None:
             raise ValueError("database: none, but the control plane needs one: it remembers forks")
+        return self
+
+    @model_validator(mode="after")
+    def _tls_is_whole(self) -> Settings:
+        if (self.http_tls_certificate is None) != (self.http_tls_key is None):
+            raise ValueError(
+                "http_tls_certificate and http_tls_key are given together or not at all"
+            )
         return self
 
     @property

@@ -5,7 +5,7 @@ from __future__ import annotations
 import json
 import time
 from functools import partial
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Unpack
 from uuid import UUID
 
 from strep import __version__
@@ -21,7 +21,8 @@ if TYPE_CHECKING:
 
     from strep.api.source import Forks, Handler
     from strep.figures import Overview
-    from strep.store import Page
+    from strep.http import Site
+    from strep.store import CallSearch, Page
     from strep.switchboard import Switchboard
     from strep.workers import ManyWorkers, OneWorker
 
@@ -37,6 +38,8 @@ class Front:
     ) -> None:
         self.is_draining = False
         """Whether the daemon is about to stop."""
+        self.site: Site | None = None
+        """Where it answers, once it does."""
         self._workers = workers
         self._board = board
         self._sockets = sockets
@@ -102,6 +105,7 @@ class Front:
             memory=None if board.memory is None else board.memory.figures(),
             plane=None if board.plane is None else board.plane.figures(),
             webhooks=board.webhooks,
+            http=None if self.site is None else self.site.closed,
         )
 
     async def open_calls(self) -> str:
@@ -109,34 +113,14 @@ class Front:
         calls, missing = await self._workers.calls()
         return f'{{"calls": [{", ".join(calls)}], "missing_workers": {missing}}}'
 
-    async def search_calls(
-        self,
-        *,
-        number: str | None,
-        since_ns: int | None,
-        until_ns: int | None,
-        call_leg_id: str | None,
-        is_open: bool,
-        after: str | None,
-        limit: int,
-    ) -> Page | None:
+    async def search_calls(self, **wanted: Unpack[CallSearch]) -> Page | None:
         """Search the database; see `Store.search`."""
         storage, memory = self._board.storage, self._board.memory
         if storage is None or memory is None:
             return None
         await memory.written()
-        return await storage.execute(
-            partial(
-                storage.store.search,
-                number=number,
-                since_ns=since_ns,
-                until_ns=until_ns,
-                call_leg_id=call_leg_id,
-                is_open=is_open,
-                after=after,
-                limit=limit,
-            )
-        )
+        search = storage.store.search
+        return await storage.execute(lambda: search(**wanted))
 
     async def call(self, call_id: str) -> Mapping[str, Any] | None:
         """Return what is known of a call; see `Store.details`."""

@@ -26,6 +26,7 @@ if TYPE_CHECKING:
     from strep.control.figures import MemoryFigures, PlaneFigures
     from strep.control.webhooks import WebhookReceiver
     from strep.figures import Figures, Overview
+    from strep.http import ConnectionsClosed
 
 CONTENT_TYPE = "text/plain; version=0.0.4; charset=utf-8"
 
@@ -57,12 +58,15 @@ def exposition(
     memory: MemoryFigures | None = None,
     plane: PlaneFigures | None = None,
     webhooks: WebhookReceiver | None = None,
+    http: ConnectionsClosed | None = None,
 ) -> bytes:
     """Return the metrics of all workers and of this process in Prometheus' text format.
 
-    `memory`, `plane` and `webhooks` where there are such.
+    `memory`, `plane`, `webhooks` and `http` where there are such.
     """
     further: list[Iterable[Metric]] = []
+    if http is not None:
+        further.append(_http(http))
     if memory is not None:
         further.append(of_memory(memory))
     if plane is not None:
@@ -170,3 +174,11 @@ def _sinks(total: Figures) -> Iterator[Metric]:
     for sink, count in total.sink_off.items():
         is_on.add_metric([sink], float(not count))
     yield from (queued, is_on)
+
+
+def _http(closed: ConnectionsClosed) -> Iterator[Metric]:
+    yield labelled(
+        "strep_http_connections_closed",
+        "HTTP connections that were closed because there were too many, or they were quiet",
+        closed._asdict(),
+    )

@@ -113,6 +113,7 @@ def _serve(control: socket.socket, work: Callable[[int, socket.socket], int]) ->
     # a terminal and a service manager signal all processes at once; ours is the daemon's to end
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     signal.signal(signal.SIGTERM, signal.SIG_IGN)
+    signal.signal(signal.SIGHUP, signal.SIG_IGN)
     wakened, waker = socket.socketpair()
     waker.setblocking(False)
     signal.set_wakeup_fd(waker.fileno())

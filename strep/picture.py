@@ -14,6 +14,8 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 import soundfile
 
+from strep.envelope import envelope
+
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from pathlib import Path
@@ -22,7 +24,7 @@ if TYPE_CHECKING:
     from matplotlib.figure import Figure
     from numpy.typing import NDArray
 
-    Column = NDArray[np.float64]
+    Column = NDArray[np.float32]
 
 WIDTH_PX = 1600
 LANE_PX = 260
@@ -127,7 +129,7 @@ def _lane(track: Mapping[str, Any], folder: Path) -> Lane:
     offset_s = float(track["offset_s"])
     end_s = offset_s + float(track["duration_s"])
     start_s = length_s = 0.0
-    low = high = rms = np.zeros(0)
+    low = high = rms = np.zeros(0, np.float32)
     if track["recording"] is not None:
         # A manifest stands beside its recordings, wherever both have been moved.
         path = folder / str(track["recording"]).replace("\\", "/").rpartition("/")[2]
@@ -155,16 +157,9 @@ def _lane(track: Mapping[str, Any], folder: Path) -> Lane:
 
 def _envelope(path: Path, channel: int) -> tuple[Column, Column, Column, float]:
     """Return `low`, `high` and `rms` of a lane, and the recording's length in seconds."""
-    with soundfile.SoundFile(path) as recording:
-        columns = RIGHT_PX - LEFT_PX
-        samples = max(1, -(-len(recording) // columns))
-        blocks = recording.blocks(samples, dtype="float64", always_2d=True)
-        figures = [
-            (wave.min(), wave.max(), np.sqrt(np.mean(wave**2)))
-            for wave in (block[:, channel] for block in blocks)
-        ]
-        low, high, rms = np.array(figures, np.float64).reshape(-1, 3).T
-        return low, high, rms, len(recording) / recording.samplerate
+    found = envelope(path, RIGHT_PX - LEFT_PX)
+    low, high, rms = (each[:, channel] for each in (found.low, found.high, found.rms))
+    return low, high, rms, found.duration_s
 
 
 def _axes(figure: Figure, top_px: int, height_px: int) -> Axes:

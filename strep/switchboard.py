@@ -10,6 +10,7 @@ import asyncio
 import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 from uuid import UUID
 
@@ -23,6 +24,7 @@ from strep.history import History
 from strep.pauses import PauseFiles
 from strep.sinks import folders
 from strep.storage import Storage
+from strep.store import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
@@ -39,8 +41,13 @@ logger = structlog.get_logger("strep")
 
 TICK_S = 1.0
 """How often the database is tried again that could not be written."""
+FORGET_EVERY_S = 3600.0
+"""How often old calls are looked for."""
+NS_A_DAY = 86_400 * 1_000_000_000
 WEBHOOKS_WITHIN_S = 5.0
 """How long webhooks that were taken in may take to be processed at the end."""
+FIRST_REOPENING_S, LAST_REOPENING_S = 0.1, 5.0
+"""How soon a new worker tries again to open the ports of a fork: later each time."""
 
 
 class Team(Workers, Protocol):
@@ -107,6 +114,27 @@ class Switchboard:
         if self.webhooks is not None:
             self._processing = asyncio.create_task(self.webhooks.run())
         self.is_started = True
+
+    def take_no_new(self) -> list[UUID]:
+        """Drain: refuse new forks; return the call legs whose forks are open."""
+        return [] if self.plane is None else self.plane.take_no_new()
+
+    @property
+    def awaits_media(self) -> bool:
+        """Whether the media of a fork is still to come."""
+        return self.plane is not None and self.plane.awaits_media
+
+    def reload(self, settings: Settings) -> None:
+        """Take in settings that differ in what can change; the workers have done so."""
+        before, self._settings = self._settings, settings
+        if self.plane is not None and settings.control is not None:
+            self.plane.reload(settings.control)
+            if (
+                before.control is not None
+                and before.control.admission != settings.control.admission
+            ):
+                for call_leg_id, facts in self.plane.announced.items():
+                    self._workers.announce(call_leg_id, facts)
 
     async def drain(self) -> None:
         """Take in no more webhooks; to be called before the workers are stopped."""
@@ -225,18 +253,47 @@ class Switchboard:
         )
 
     async def _open_again(self, pair: PortPair, call_leg_id: UUID) -> None:
-        try:
-            await self._workers.open_ports(pair, call_leg_id)
-        except OSError as error:
-            logger.warning(
-                "a fork's ports cannot be opened again", rx=pair.rx, tx=pair.tx, error=str(error)
-            )
+        """Open a fork's ports in a new worker, however long it takes, while the fork has them."""
+        wait_s = FIRST_REOPENING_S
+        while self.plane is not None and self.plane.open_ports.get(pair) == call_leg_id:
+            try:
+                await self._workers.open_ports(pair, call_leg_id)
+            except OSError as error:
+                logger.warning(
+                    "a fork's ports cannot be opened again for now",
+                    rx=pair.rx,
+                    tx=pair.tx,
+                    error=str(error),
+                    wait_s=wait_s,
+                )
+                await asyncio.sleep(wait_s)
+                wait_s = min(2 * wait_s, LAST_REOPENING_S)
+            else:
+                return
 
     async def _tick(self) -> None:
+        forget_at_s = 0.0
         while True:
             await asyncio.sleep(TICK_S)
             if self.memory is not None:
                 self.memory.write()
+            if time.monotonic() >= forget_at_s:
+                forget_at_s = time.monotonic() + FORGET_EVERY_S
+                await self.forget_old_calls(time.time_ns())
+
+    async def forget_old_calls(self, now_ns: int) -> None:
+        """Delete from the database what is older than the settings say; files stay."""
+        days = self._settings.keep_calls_days
+        if days is None or self.storage is None:
+            return
+        before_ns = now_ns - days * NS_A_DAY
+        try:
+            forgotten = await self.storage.execute(partial(self.storage.store.forget, before_ns))
+        except StoreError as error:
+            logger.warning("old calls cannot be deleted from the database", error=str(error))
+        else:
+            if forgotten:
+                logger.info("old calls deleted from the database", calls=forgotten, days=days)
 
     def _spawn(self, work: Coroutine[Any, Any, None]) -> None:
         task = asyncio.create_task(work)

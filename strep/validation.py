@@ -6,6 +6,7 @@ not a whole number from 1 to 10`.
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
 
@@ -54,18 +55,30 @@ def one_of(literal: Any) -> PlainValidator:
     return PlainValidator(check)
 
 
-def between(low: float, high: float) -> WrapValidator:
-    """Return a validator for the numbers of a range: whole ones where `low` is an int."""
-    kind = "a whole number" if isinstance(low, int) else "a number"
+@dataclass(frozen=True)
+class Between:
+    """Checks for a number of a range: a whole one where `low` is an int."""
 
-    def check(value: object, convert: ValidatorFunctionWrapHandler) -> Any:
+    low: float
+    high: float
+
+    def __call__(self, value: object, convert: ValidatorFunctionWrapHandler) -> Any:
+        """Return the number."""
         try:
             # True would be converted to 1.
             number = None if isinstance(value, bool) else convert(value)
         except (ValidationError, OverflowError):
             number = None
-        if number is None or not low <= number <= high:
-            raise ValueError(f"{shown(value)} is not {kind} from {low:.12g} to {high:.12g}")
+        if number is None or not self.low <= number <= self.high:
+            kind = "a whole number" if isinstance(self.low, int) else "a number"
+            raise ValueError(f"{shown(value)} is not {kind} from {self}")
         return number
 
-    return WrapValidator(check)
+    def __str__(self) -> str:
+        """`5 to 120`."""
+        return f"{self.low:.12g} to {self.high:.12g}"
+
+
+def between(low: float, high: float) -> WrapValidator:
+    """Return a validator for the numbers of a range: whole ones where `low` is an int."""
+    return WrapValidator(Between(low, high))

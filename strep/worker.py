@@ -7,7 +7,7 @@ With one worker it lives in the daemon's own process; of several, each has a pro
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
@@ -19,6 +19,7 @@ from strep.pauses import PauseFiles
 from strep.portpairs import PortPairs
 from strep.receive.admission import Admission
 from strep.receive.drain import Drain, Port
+from strep.receive.gate import GateSettings
 from strep.receive.heap import settle_heap
 from strep.receive.readers import open_reader
 from strep.receive.receiver import Binding, Receiver
@@ -28,13 +29,13 @@ from strep.wire import Direction, Leg, PacketBatch
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+    from collections.abc import AsyncIterator, Callable, Iterable, Mapping, Sequence
     from uuid import UUID
 
     from pipeline.block import Track, TrackSummary
     from pipeline.dispatch import Results
     from strep.callbook import Earlier, Facts
-    from strep.config import Settings
+    from strep.config import LogFormat, LogLevel, Settings
     from strep.specs import Listener
     from strep.tracknews import What
 
@@ -59,6 +60,7 @@ class Worker:
         settle_heap()
         self.number = number
         self._book = CallBook()
+        self._pending_leg_s = _pending_leg_s(settings)
         self._news = TrackNews(tell)
         self.dispatcher = Dispatcher(
             make_sinks(settings.sinks, settings.recordings),
@@ -73,7 +75,13 @@ class Worker:
             reorder_ms=settings.reorder_ms,
             max_gap_s=settings.max_gap_s,
             unix_offset_ns=time.time_ns() - time.monotonic_ns(),
-            admission=_admission(settings),
+            admission=_admission(self._pending_leg_s),
+            gate=GateSettings(
+                allowed_sources=settings.allowed_sources,
+                new_tracks_per_s=settings.new_tracks_per_s,
+                burst_tracks=settings.new_tracks_burst,
+                source_timeout_s=settings.source_timeout_s,
+            ),
             on_opened=self._opened,
         )
         ports = [
@@ -139,6 +147,16 @@ class Worker:
     def close_ports(self, pair: tuple[int, int]) -> None:
         """Receive on a pair of ports no more."""
         self._pairs.close(pair)
+
+    def drain_calls(self, further: Iterable[UUID] = ()) -> None:
+        """Take no new call legs, see `Receiver.take_no_new`; running ones go on."""
+        self.receiver.take_no_new(further)
+
+    def reload(self, live: Live) -> None:
+        """Take in settings that changed; known legs are to be announced again after it."""
+        if self._pending_leg_s != live.pending_leg_s:
+            self._pending_leg_s = live.pending_leg_s
+            self.receiver.set_admission(_admission(live.pending_leg_s))
 
     # -- what it says
 
@@ -210,11 +228,29 @@ def _log_closed(track: Track, summary: TrackSummary, results: Results) -> None:
     )
 
 
-def _admission(settings: Settings) -> Admission | None:
+class Live(NamedTuple):
+    """The settings of a worker that can change while it runs."""
+
+    log_format: LogFormat
+    log_level: LogLevel
+    pending_leg_s: float | None
+    """How long a leg that is not known is waited for; None where any leg is received."""
+
+    @classmethod
+    def of(cls, settings: Settings) -> Live:
+        """Return them as the settings have them."""
+        return cls(settings.log_format, settings.log_level, _pending_leg_s(settings))
+
+
+def _pending_leg_s(settings: Settings) -> float | None:
     control = settings.control
     if control is None or control.admission == "any":
         return None
-    return Admission(wait_s=control.pending_leg_s)
+    return control.pending_leg_s
+
+
+def _admission(pending_leg_s: float | None) -> Admission | None:
+    return None if pending_leg_s is None else Admission(wait_s=pending_leg_s)
 
 
 def _binding(listener: Listener) -> Binding | None:

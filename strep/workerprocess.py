@@ -7,8 +7,10 @@ They talk over a channel in lines of JSON. The parent says
     {"remind": ID, "earlier": {"A": [...]}}
     {"pause": ID, "is_paused": true}
     {"open_ports": [rx, tx], "call_leg_id": ID}, {"close_ports": [rx, tx]}
+    {"drain_calls": [ID, ...]}, {"reload": [...]}
 
-where ID is a call_leg_id and each is the method of `Worker` of that name. The worker says
+where ID is a call_leg_id and each is the method of `Worker` of that name; what is reloaded are the
+fields of `Live`. The worker says
 
     {"ready": true}        it receives; or else {"error": "..."} in words for the operator
     {"figures": {...}}     the fields of `Figures`
@@ -34,7 +36,7 @@ import structlog
 
 from pipeline.sinks.base import SinkError
 from strep import logs
-from strep.worker import Worker
+from strep.worker import Live, Worker
 
 try:
     from uvloop import run as run_async
@@ -137,6 +139,9 @@ class _Attendant:
                             self.say(figures=self.figures(worker))
                         case {"ask": "calls"} if listing is None or listing.done():
                             listing = asyncio.create_task(self._list_calls(worker))
+                        case {"pause": call_leg_id, "is_paused": is_paused}:
+                            worker.pause(UUID(call_leg_id), is_paused=is_paused)
+                            self.say(paused=call_leg_id, is_paused=is_paused)
                         case message:
                             self._obey(worker, message)
         finally:
@@ -154,13 +159,16 @@ class _Attendant:
                     worker.close_call(UUID(call_leg_id))
                 case {"remind": call_leg_id, "earlier": earlier}:
                     worker.remind(UUID(call_leg_id), earlier)
-                case {"pause": call_leg_id, "is_paused": is_paused}:
-                    worker.pause(UUID(call_leg_id), is_paused=is_paused)
-                    self.say(paused=call_leg_id, is_paused=is_paused)
                 case {"open_ports": [rx, tx], "call_leg_id": call_leg_id}:
                     self._try((rx, tx), lambda: worker.open_ports((rx, tx), UUID(call_leg_id)))
                 case {"close_ports": [rx, tx]}:
                     self._try((rx, tx), lambda: worker.close_ports((rx, tx)))
+                case {"drain_calls": call_leg_ids}:
+                    worker.drain_calls(map(UUID, call_leg_ids))
+                case {"reload": fields}:
+                    live = Live(*fields)
+                    logs.configure(live.log_format, live.log_level, worker=worker.number)
+                    worker.reload(live)
         except Exception:
             # a defect of ours: said with its traceback, and the worker goes on
             logger.exception("what the daemon said could not be done", message=message)

@@ -18,13 +18,14 @@ from strep.workplace import WorkerError, Workplace
 
 if TYPE_CHECKING:
     import socket
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
     from uuid import UUID
 
     from strep.callbook import Earlier, Facts
     from strep.config import Settings
     from strep.control.ports import PortPair
     from strep.tracknews import What
+    from strep.worker import Live
     from strep.workplace import Hearer
 
 logger = structlog.get_logger("strep")
@@ -89,6 +90,14 @@ class OneWorker:
     async def pause(self, call_leg_id: UUID, *, is_paused: bool) -> None:
         """Keep no sound of the leg that arrives from now on, or keep it again."""
         self._worker.pause(call_leg_id, is_paused=is_paused)
+
+    def drain_calls(self, further: Iterable[UUID]) -> None:
+        """Take no new call legs but `further`."""
+        self._worker.drain_calls(further)
+
+    def reload(self, live: Live) -> None:
+        """Take in settings that changed."""
+        self._worker.reload(live)
 
     async def open_ports(self, pair: PortPair, call_leg_id: UUID) -> None:
         """Receive the leg's plain RTP; raises OSError where a port cannot be opened."""
@@ -190,6 +199,23 @@ class ManyWorkers:
         Raises `PauseError` where its worker does not answer.
         """
         await self._place(call_leg_id).pause(call_leg_id, is_paused=is_paused)
+
+    def drain_calls(self, further: Iterable[UUID]) -> None:
+        """Take no new call legs but `further`.
+
+        A worker that takes the place of one that dies meanwhile takes any, so that the calls which
+        that one had go on.
+        """
+        legs: list[list[str]] = [[] for _ in self._places]
+        for call_leg_id in further:
+            legs[self.place_of(call_leg_id)].append(str(call_leg_id))
+        for place in self._places:
+            place.tell(drain_calls=legs[place.number])
+
+    def reload(self, live: Live) -> None:
+        """Take in settings that changed."""
+        for place in self._places:
+            place.reload(live)
 
     async def open_ports(self, pair: PortPair, call_leg_id: UUID) -> None:
         """Receive the leg's plain RTP; raises OSError where a port cannot be opened."""

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from uuid import UUID
 
     from strep.nursery import Child, Nursery
+    from strep.worker import Live
 
 logger = structlog.get_logger("strep")
 
@@ -80,6 +81,8 @@ class Workplace:
         """Whether a worker receives, be it silent or not."""
         self._has_missed = False
         """Whether the worker was not told all that it has to know."""
+        self._live: Live | None = None
+        """Settings that are not those that a new worker begins with."""
         self._fault: str | None = None
         """Why the first worker could not begin."""
         self._before = Figures()
@@ -210,6 +213,11 @@ class Workplace:
         else:
             self._send(what)
 
+    def reload(self, live: Live) -> None:
+        """Let the worker, and all that come after it, take in settings that changed."""
+        self._live = live
+        self.tell(reload=live)
+
     async def open_ports(self, pair: tuple[int, int], call_leg_id: UUID) -> None:
         """Have the worker receive plain RTP; raises OSError where it cannot, or does not answer."""
         try:
@@ -275,7 +283,7 @@ class Workplace:
                 self._state = "up"
                 self._has_begun.set()
                 self._is_up.set()
-                self._report("worker_begun", self.number)
+                self._brief()
             case {"opened": entry}:
                 self._report("track_opened", entry, self.number)
             case {"closed": entry}:
@@ -309,9 +317,15 @@ class Workplace:
             logger.info("a worker answers again", worker=self.number)
         if self._has_missed:
             self._has_missed = False
-            self._report("worker_begun", self.number)
+            self._brief()
         _settle(self._asked, None)
         self._asked = None
+
+    def _brief(self) -> None:
+        """Tell the worker all that it has to know."""
+        if self._live is not None:
+            self.tell(reload=self._live)
+        self._report("worker_begun", self.number)
 
     def _report(self, what: str, *of: Any) -> None:
         """Call a method of the hearer."""

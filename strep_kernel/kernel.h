@@ -37,6 +37,7 @@ int arguments_of(PyObject *const *arguments, Py_ssize_t count, Py_ssize_t tables
 FUNCTION(receive);
 FUNCTION(parse);
 FUNCTION(lookup);
+FUNCTION(strangers);
 FUNCTION(advance);
 FUNCTION(gather);
 FUNCTION(decode);

@@ -89,7 +89,7 @@ int arguments_of(PyObject *const *arguments, Py_ssize_t count, Py_ssize_t tables
 
 static PyMethodDef methods[] = {
     METHOD(receive), METHOD(parse),  METHOD(lookup), METHOD(advance),    METHOD(gather),
-    METHOD(decode),  METHOD(judge),  METHOD(stage),  {NULL, NULL, 0, NULL},
+    METHOD(decode),  METHOD(judge),  METHOD(stage),  METHOD(strangers), {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef definition = {

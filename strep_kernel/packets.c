@@ -201,6 +201,27 @@ FUNCTION(lookup)
     return PyLong_FromLongLong(missing);
 }
 
+/* strep.receive.gate.Gate.strangers. Returns how many packets come from elsewhere. */
+FUNCTION(strangers)
+{
+    (void)module;
+    Py_buffer *table[2];
+    int64_t n;
+    if (!arguments_of(arguments, count, 2, (Py_ssize_t[]){1, 4}, table, 1, &n))
+        return NULL;
+    const uint64_t *pin = table[0][0].buf, *source = table[1][2].buf;
+    const int64_t *row = table[1][0].buf, *slot = table[1][1].buf;
+    int64_t *found = table[1][3].buf;
+
+    int64_t strangers = 0;
+    for (int64_t i = 0; i < n; i++) {
+        const uint64_t *own = pin + 3 * row[i], *from = source + 3 * slot[i];
+        found[strangers] = i;
+        strangers += own[0] != from[0] || own[1] != from[1] || own[2] != from[2];
+    }
+    return PyLong_FromLongLong(strangers);
+}
+
 /* Frames of one codec and one length, the same how-manieth of their tracks. */
 typedef struct {
     int64_t round, payload_type, size, frames;

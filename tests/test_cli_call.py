@@ -147,6 +147,13 @@ def test_every_command_has_a_flag_with_help_for_each_parameter(call, name):
     assert f"example:\n  strep call {name} " in out
 
 
+def test_help_says_the_range_of_a_number(call):
+    _, out, _ = call("dial", "--help")
+    words = " ".join(out.split())
+    assert "how long it may ring, 5 to 120 (default 30)" in words
+    assert "silence that ends the recording; 0 is none (default 0)" in words
+
+
 @pytest.mark.parametrize("name", COMMANDS)
 def test_every_example_is_right(call, carrier, name, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)

@@ -6,45 +6,32 @@ import json
 import os
 import subprocess
 import sys
+from dataclasses import replace
 from pathlib import Path
 
 import pytest
 import structlog
 from apibench import ApiBench
 from capturefile import datagram, ethernet, pcap
+from storedcalls import CALL, CLOSED, CONTROL_ID, FORK, LEG, NOON_NS, S_NS
 
 from strep import cli
 from strep.cli import calls, output
 from strep.media import packetize
 from strep.pauses import PauseError
-from strep.store import Store, StoredCall, StoredFork, StoredTrack
+from strep.store import Store, StoredCall, StoredTrack
 from strep.voices import load_voice
 
-LEG = "428c31b6-7af4-4bcb-b7f5-5013ef9657c1"
 OPEN_LEG = "2dc6fc34-f9e0-11ea-b68e-02420a0f7768"
 MEDIA_LEG = "2dc6fc35-f9e0-11ea-b68e-02420a0f7768"
-CONTROL_ID = "v3:MdI91X4lWFEs7IgbBEOT9M4AigoY08M0WWZFISt1Yw2axZ_IiE4pqg"
-NOON_NS = 1_769_860_800_000_000_000
-"""2026-01-31T12:00:00Z"""
-S_NS = 1_000_000_000
-
-TRACK = {
-    "call_leg_id": LEG,
-    "leg": "A",
-    "direction": "inbound",
-    "opened_at": "2026-01-31T12:00:06.000Z",
+ENDED_NS = NOON_NS + 3700 * S_NS
+TRACK = CLOSED | {
     "ended_at": "2026-01-31T12:59:06.000Z",
-    "reason": "closed",
     "duration_s": 3540.02,
     "packets": 177_001,
     "lost": 12,
-    "late": 1,
-    "duplicate": 2,
     "jitter_mean_ms": 1.234,
-    "codec": "PCMU",
     "speech": [[0.5, 1.0], [3.0, 7.25]],
-    "recording": "/srv/calls/x.wav",
-    "manifest": "/srv/calls/x.json",
 }
 
 
@@ -53,23 +40,7 @@ def database(tmp_path):
     """Three calls: one that is over, one that is open, and the media of a third."""
     path = tmp_path / "strep.db"
     with Store(path) as store:
-        store.put_call(
-            StoredCall(
-                call_leg_id=LEG,
-                started_ns=NOON_NS,
-                call_control_id=CONTROL_ID,
-                call_session_id="2dc1b3c8-f9e0-11ea-bc5a-02420a0f7768",
-                connection_id="7267",
-                from_number="+35319605860",
-                to_number="+18005550100",
-                direction="incoming",
-                client_state="aGF2ZSBhIG5pY2UgZGF5ID1d",
-                state="hangup",
-                answered_ns=NOON_NS + 5 * S_NS,
-                ended_ns=NOON_NS + 3700 * S_NS,
-                hangup_cause="normal_clearing",
-            )
-        )
+        store.put_call(replace(CALL, ended_ns=ENDED_NS))
         store.put_call(
             StoredCall(
                 call_leg_id=OPEN_LEG,
@@ -81,20 +52,7 @@ def database(tmp_path):
                 state="answered",
             )
         )
-        store.put_fork(
-            StoredFork(
-                id="fork-1",
-                call_control_id=CONTROL_ID,
-                state="stopped",
-                why="call.hangup",
-                way="ports",
-                stream_type="decrypted",
-                rx_port=20_000,
-                tx_port=20_002,
-                requested_ns=NOON_NS + 5 * S_NS,
-                stopped_ns=NOON_NS + 3700 * S_NS,
-            )
-        )
+        store.put_fork(replace(FORK, id="fork-1", stopped_ns=ENDED_NS))
         opened = {key: TRACK[key] for key in ("call_leg_id", "leg", "opened_at")}
         store.put_track(StoredTrack.of(opened | {"direction": "outbound"}, worker=0))
         store.interrupt_tracks()
@@ -246,7 +204,7 @@ def test_show_has_the_call_its_forks_its_tracks_and_its_files(strep):
         "duration     1:01:35",
         "",
         "fork   requested           way                state   why",
-        "fork-1 2026-01-31 12:00:05 ports 20000, 20002 stopped call.hangup",
+        "fork-1 2026-01-31 12:00:05 ports 20000, 20001 stopped call.hangup",
         "",
         "side       opened   closed       duration packets lost late dup jitter speech",
         "A inbound  12:00:06 closed      3540.02 s  177001   12    1   2 1.2 ms  4.8 s",

@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import tomllib
+from ipaddress import ip_network
 from pathlib import Path
 from uuid import UUID
 
@@ -23,16 +24,25 @@ from strep.control.settings import AutoFork, ControlSettings
 LEG = "0ccc7b54-4df3-4bca-a65a-3da1ecc777f0"
 NOT_AN_ADDRESS = "is not HOST:PORT (such as 0.0.0.0:9000 or [::1]:9000, ports 0 to 65535)"
 
+KEYS = {"sink" if key == "sinks" else key for key in Settings.model_fields}
 DEFAULTS = """\
 http = "127.0.0.1:8080"
 http_token_file = "none"
+http_tls_certificate = "none"
+http_tls_key = "none"
 recordings = "recordings"
 database = "auto"
+keep_calls_days = "none"
 workers = 1
 max_tracks = 16384
 idle_timeout_s = 120.0
+drain_timeout_s = 0.0
 reorder_ms = 60
 max_gap_s = 60.0
+allowed_sources = []
+new_tracks_per_s = 1000.0
+new_tracks_burst = 8192
+source_timeout_s = 1.0
 tick_ms = 10
 receive_buffer_bytes = 33554432
 slot_bytes = 576
@@ -52,13 +62,21 @@ name = "vad"
 FULL = f"""\
 http = "none"
 http_token_file = "/etc/strep/token"
+http_tls_certificate = "/etc/strep/certificate.pem"
+http_tls_key = "/etc/strep/key.pem"
 recordings = "/var/calls"
 database = "/var/lib/strep.db"
+keep_calls_days = 90
 workers = "auto"
 max_tracks = 100
 idle_timeout_s = 12.5
+drain_timeout_s = 300.0
 reorder_ms = 0
 max_gap_s = 10.0
+allowed_sources = ["192.0.2.0/24", "2001:db8::/32"]
+new_tracks_per_s = 50.0
+new_tracks_burst = 100
+source_timeout_s = 0.5
 tick_ms = 5
 receive_buffer_bytes = 65536
 slot_bytes = 1600
@@ -165,6 +183,10 @@ def test_environment_sets_everything():
         "STREP_IDLE_TIMEOUT_S": "12.5",
         "STREP_REORDER_MS": "0",
         "STREP_MAX_GAP_S": "10",
+        "STREP_ALLOWED_SOURCES": "192.0.2.0/24; 2001:db8::/32",
+        "STREP_NEW_TRACKS_PER_S": "50",
+        "STREP_NEW_TRACKS_BURST": "100",
+        "STREP_SOURCE_TIMEOUT_S": "0.5",
         "STREP_TICK_MS": "5",
         "STREP_SLOT_BYTES": "1600",
         "STREP_RECEIVE_BUFFER_BYTES": "65536",
@@ -192,6 +214,10 @@ def test_environment_sets_everything():
         idle_timeout_s=12.5,
         reorder_ms=0,
         max_gap_s=10.0,
+        allowed_sources=(ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")),
+        new_tracks_per_s=50.0,
+        new_tracks_burst=100,
+        source_timeout_s=0.5,
         tick_ms=5,
         slot_bytes=1600,
         receive_buffer_bytes=65536,
@@ -255,13 +281,13 @@ def test_variables_that_others_set_under_our_prefix_are_left_alone():
         ("max_track = 3", "unknown key 'max_track'; did you mean max_tracks?"),
         (
             "zzz = 3",
-            (
-                "unknown key 'zzz'; known are control, database, http, http_token_file, "
-                "idle_timeout_s, log_format, log_level, max_gap_s, max_tracks, media, "
-                "receive_buffer_bytes, recordings, reorder_ms, sink, slot_bytes, tick_ms, workers"
-            ),
+            ("unknown key 'zzz'; known are " + ", ".join(sorted(KEYS))),
         ),
         ("sinks = []", "unknown key 'sinks'; did you mean sink?"),
+        (
+            'allowed_sources = ["192.0.2.1/24"]',
+            "allowed_sources[0]: '192.0.2.1/24' is not a network such as 192.0.2.0/24",
+        ),
         ("workers = 0", "workers: 0 is not a whole number from 1 to 256 nor auto"),
         ("workers = true", "workers: True is not a whole number from 1 to 256 nor auto"),
         ('workers = "all"', "workers: 'all' is not a whole number from 1 to 256 nor auto"),
@@ -273,6 +299,11 @@ def test_variables_that_others_set_under_our_prefix_are_left_alone():
         (
             f"max_gap_s = 1{'0' * 400}",
             f"max_gap_s: 1{'0' * 76}... is not a number from 1 to 86400",
+        ),
+        ("drain_timeout_s = -1", "drain_timeout_s: -1 is not a number from 0 to 86400"),
+        (
+            "keep_calls_days = 0",
+            "keep_calls_days: 0 is not a whole number from 1 to 36500 nor none",
         ),
         ("reorder_ms = 5000", "reorder_ms: 5000 is not a whole number from 0 to 2000"),
         ("http = 8080", "http: 8080 is not HOST:PORT nor none"),

@@ -5,33 +5,43 @@ from __future__ import annotations
 import asyncio
 import logging
 import socket
+import ssl
 import time
+from contextlib import suppress
+from datetime import UTC, datetime, timedelta
 
 import pytest
 from aiohttp import web
+from cryptography import x509
+from cryptography.hazmat.primitives import hashes, serialization
+from cryptography.hazmat.primitives.asymmetric import ec
+from pydantic import ValidationError
 
 from strep import http
+from strep.config import Settings
 from strep.http import HttpError, start
-from strep.specs import Address
+from strep.specs import Address, ConfigError
+from strep.tls import load_tls
 
 
 async def answer(_):
     return web.Response(text="well")
 
 
-def serve(scenario, handler=answer):
-    """Run a scenario, a coroutine function of the port."""
+def serve(scenario, handler=answer, tls=None):
+    """Run a scenario, a coroutine function of the port; return the connections closed."""
 
     async def main():
         app = web.Application()
         app.add_routes([web.get("/", handler)])
-        runner = await start(app, Address("127.0.0.1", 0))
+        site = await start(app, Address("127.0.0.1", 0), tls)
         try:
-            await scenario(runner.addresses[0][1])
+            await scenario(site.addresses[0][1])
         finally:
-            await runner.cleanup()
+            await site.cleanup()
+        return site.closed
 
-    asyncio.run(main())
+    return asyncio.run(main())
 
 
 async def exchange(port, request):
@@ -101,3 +111,172 @@ def test_a_request_that_takes_for_ever_does_not_keep_the_end_from_coming(monkeyp
     with socket.socket() as sock:
         serve(scenario, stuck)
     assert time.monotonic() - began_s < 20
+
+
+@pytest.fixture
+def hasty(monkeypatch):
+    monkeypatch.setattr(http, "QUIET_S", 0.05)
+    monkeypatch.setattr(http, "LOOK_S", 0.02)
+
+
+REQUEST = b"GET / HTTP/1.1\r\nHost: x\r\n"
+
+
+@pytest.mark.parametrize("sent", [b"", b"GET", REQUEST, REQUEST + b"\r\n"])
+@pytest.mark.usefixtures("hasty")
+def test_quiet_connection_is_closed(sent):
+    async def scenario(port):
+        answered = await exchange(port, sent)
+        assert answered.startswith(b"HTTP/1.1 200 " if sent.endswith(b"\r\n\r\n") else b"")
+
+    assert serve(scenario).quiet == 1
+
+
+@pytest.mark.usefixtures("hasty")
+def test_headers_that_trickle_in_do_not_hold_a_connection():
+    async def scenario(port):
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        writer.write(REQUEST)
+        ended = asyncio.create_task(reader.read())
+        while not ended.done():
+            writer.write(b"A: b\r\n")
+            await asyncio.sleep(0.01)
+        with suppress(ConnectionError):
+            assert await ended == b""
+        writer.close()
+
+    assert serve(scenario).quiet == 1
+
+
+@pytest.mark.usefixtures("hasty")
+def test_request_that_is_worked_on_is_not_quiet():
+    async def slow(_):
+        await asyncio.sleep(0.2)
+        return web.Response(text="well")
+
+    async def scenario(port):
+        answered = await exchange(port, REQUEST + b"Connection: close\r\n\r\n")
+        assert answered.endswith(b"well")
+
+    assert serve(scenario, slow) == (0, 0)
+
+
+def test_connections_are_bounded(monkeypatch):
+    monkeypatch.setattr(http, "MAX_CONNECTIONS", 2)
+
+    async def scenario(port):
+        first = [await asyncio.open_connection("127.0.0.1", port) for _ in range(2)]
+        for _, writer in first:
+            writer.write(REQUEST)
+        await asyncio.sleep(0.02)
+        reader, writer = await asyncio.open_connection("127.0.0.1", port)
+        with suppress(ConnectionError):
+            assert await reader.read() == b""
+        for reader_, writer_ in first:
+            writer_.write(b"Connection: close\r\n\r\n")
+            assert (await reader_.read()).endswith(b"well")
+            writer_.close()
+        writer.close()
+
+    assert serve(scenario).too_many == 1
+
+
+def test_headers_are_bounded_in_number():
+    async def scenario(port):
+        many = b"".join(b"A%d: b\r\n" % i for i in range(http.MAX_HEADERS + 2))
+        assert (await exchange(port, REQUEST + many + b"\r\n")).startswith(b"HTTP/1.0 400 ")
+
+    serve(scenario)
+
+
+def certificate(folder, name):
+    """Make a certificate for `name` and its key; return the settings that name them."""
+    key = ec.generate_private_key(ec.SECP256R1())
+    subject = x509.Name([x509.NameAttribute(x509.NameOID.COMMON_NAME, name)])
+    now = datetime.now(UTC)
+    made = (
+        x509.CertificateBuilder()
+        .subject_name(subject)
+        .issuer_name(subject)
+        .public_key(key.public_key())
+        .serial_number(1)
+        .not_valid_before(now - timedelta(days=1))
+        .not_valid_after(now + timedelta(days=1))
+        .sign(key, hashes.SHA256())
+    )
+    files = folder / "certificate.pem", folder / "key.pem"
+    files[0].write_bytes(made.public_bytes(serialization.Encoding.PEM))
+    files[1].write_bytes(
+        key.private_bytes(
+            serialization.Encoding.PEM,
+            serialization.PrivateFormat.PKCS8,
+            serialization.NoEncryption(),
+        )
+    )
+    return Settings(http_tls_certificate=files[0], http_tls_key=files[1])
+
+
+async def served_name(port):
+    """Return the name in the certificate that is served, and the version of TLS."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
+    reader, writer = await asyncio.open_connection("127.0.0.1", port, ssl=context)
+    writer.write(REQUEST + b"Connection: close\r\n\r\n")
+    assert (await reader.read()).endswith(b"well")
+    session = writer.get_extra_info("ssl_object")
+    made = x509.load_der_x509_certificate(session.getpeercert(binary_form=True))
+    writer.close()
+    return made.subject.rfc4514_string(), session.version()
+
+
+def test_tls_is_served_and_its_certificate_renewed(tmp_path):
+    tls = load_tls(certificate(tmp_path, "old"))
+
+    async def scenario(port):
+        assert await served_name(port) == ("CN=old", "TLSv1.3")
+        load_tls(certificate(tmp_path, "new"), tls)
+        assert (await served_name(port))[0] == "CN=new"
+        assert await exchange(port, REQUEST + b"\r\n") == b""
+
+    assert tls.minimum_version == ssl.TLSVersion.TLSv1_2
+    serve(scenario, tls=tls)
+
+
+@pytest.mark.parametrize("wrong", ["missing", "no certificate", "another's key", "password"])
+def test_certificate_that_is_none_is_one_sentence(tmp_path, wrong):
+    settings = certificate(tmp_path, "strep")
+    pem, key = settings.http_tls_certificate, settings.http_tls_key
+    match wrong:
+        case "missing":
+            key.unlink()
+            expected = f"http_tls_key: {key}: cannot be read: No such file or directory"
+        case "no certificate":
+            pem.write_text("hello")
+            expected = f"http_tls_certificate: {pem}: is no certificate in PEM of the key {key}: "
+        case "another's key":
+            (tmp_path / "other").mkdir()
+            other = certificate(tmp_path / "other", "other")
+            key.write_bytes(other.http_tls_key.read_bytes())
+            expected = (
+                f"http_tls_certificate: {pem}: is no certificate in PEM of the key {key}: "
+                "key values mismatch"
+            )
+        case "password":
+            secret = serialization.load_pem_private_key(key.read_bytes(), None)
+            key.write_bytes(
+                secret.private_bytes(
+                    serialization.Encoding.PEM,
+                    serialization.PrivateFormat.PKCS8,
+                    serialization.BestAvailableEncryption(b"secret"),
+                )
+            )
+            expected = f"http_tls_certificate: {pem}: is no certificate in PEM of the key {key}: "
+    with pytest.raises(ConfigError) as error:
+        load_tls(settings)
+    assert str(error.value).startswith(expected)
+    assert "\n" not in str(error.value)
+
+
+def test_half_a_pair_is_refused(tmp_path):
+    with pytest.raises(ValidationError, match="are given together or not at all"):
+        Settings(http_tls_key=tmp_path / "key.pem")

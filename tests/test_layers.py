@@ -21,6 +21,7 @@ KNOWS_PIPELINE = {
     "strep/analyze.py",  # puts everything together, for a capture
     "strep/cli/__init__.py",  # only the sinks' error, to show it
     "strep/store/records.py",  # moments as text
+    "strep/report/view.py",  # talk-over and silence of manifests that do not tell of them
 }
 
 

@@ -1,6 +1,9 @@
 from __future__ import annotations
 
 import asyncio
+import os
+import subprocess
+import sys
 import threading
 
 import pytest
@@ -57,3 +60,51 @@ def test_database_that_cannot_be_opened_leaves_no_thread(tmp_path):
 
     asyncio.run(main())
     assert threading.active_count() == threads
+
+
+def test_database_is_one_daemons(tmp_path):
+    async def main():
+        storage = await Storage.open(tmp_path / "strep.db")
+        (tmp_path / "link.db").symlink_to(tmp_path / "strep.db")
+        for name in ("strep.db", "link.db"):
+            with pytest.raises(StoreError) as error:
+                await Storage.open(tmp_path / name)
+            assert str(error.value) == (
+                f"{tmp_path / name}: is in use by another daemon, process {os.getpid()}: each needs"
+                " a database of its own"
+            )
+        await storage.close()
+        await (await Storage.open(tmp_path / "strep.db")).close()
+
+    asyncio.run(main())
+
+
+def test_killed_daemon_leaves_no_lock(tmp_path):
+    killed = """
+import asyncio, os, pathlib, sys
+from strep.storage import Storage
+async def main():
+    await Storage.open(pathlib.Path(sys.argv[1]))
+    os.kill(os.getpid(), 9)
+asyncio.run(main())
+"""
+    path = tmp_path / "strep.db"
+    assert subprocess.run([sys.executable, "-c", killed, path], check=False).returncode == -9
+    assert (tmp_path / "strep.db.lock").read_text().strip().isdecimal()
+
+    async def main():
+        await (await Storage.open(path)).close()
+
+    asyncio.run(main())
+
+
+def test_database_that_failed_to_open_is_not_locked(tmp_path):
+    path = tmp_path / "strep.db"
+    path.write_bytes(b"no database at all, but a text of some length" * 20)
+
+    async def main():
+        for _ in range(2):
+            with pytest.raises(StoreError, match="is not a database"):
+                await Storage.open(path)
+
+    asyncio.run(main())

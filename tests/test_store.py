@@ -15,8 +15,11 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import storedcalls
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from storedcalls import CALL, CONTROL_ID, LEG, NOON_NS, S_NS
+from storedcalls import FORK as STOPPED_FORK
 
 from strep.store import (
     AmbiguousCallError,
@@ -31,49 +34,21 @@ from strep.store import (
 )
 from strep.store.schema import APPLICATION_ID, MIGRATIONS, migrate
 
-LEG = "428c31b6-7af4-4bcb-b7f5-5013ef9657c1"
 OTHER_LEG = "2dc6fc34-f9e0-11ea-b68e-02420a0f7768"
-CONTROL_ID = "v3:MdI91X4lWFEs7IgbBEOT9M4AigoY08M0WWZFISt1Yw2axZ_IiE4pqg"
-NOON_NS = 1_769_860_800_000_000_000
-"""2026-01-31T12:00:00Z"""
-S_NS = 1_000_000_000
-
-CALL = StoredCall(
-    call_leg_id=LEG,
-    started_ns=NOON_NS,
-    call_control_id=CONTROL_ID,
-    call_session_id="2dc1b3c8-f9e0-11ea-bc5a-02420a0f7768",
-    connection_id="7267",
-    from_number="+35319605860",
-    to_number="+18005550100",
-    direction="incoming",
-    client_state="aGF2ZSBhIG5pY2UgZGF5ID1d",
-    state="hangup",
-    answered_ns=NOON_NS + 5 * S_NS,
-    ended_ns=NOON_NS + 65 * S_NS,
-    hangup_cause="normal_clearing",
-)
-FORK = StoredFork(
-    id="891510ac-f3e4-11e8-af5b-de00688a4901",
-    call_control_id=CONTROL_ID,
+FORK = replace(
+    STOPPED_FORK,
     call_leg_id=LEG,
     state="flowing",
     why="first packet",
-    way="ports",
-    stream_type="decrypted",
     rx_port=20_000,
     tx_port=20_002,
     requested_ns=NOON_NS + 6 * S_NS,
     started_ns=NOON_NS + 7 * S_NS,
     flowing_ns=NOON_NS + 8 * S_NS,
+    stopped_ns=None,
     command_id="4c2d1c5a-0000-4000-8000-000000000001",
 )
-OPENED = {
-    "call_leg_id": LEG,
-    "leg": "A",
-    "direction": "inbound",
-    "opened_at": "2026-01-31T12:00:08.250Z",
-}
+OPENED = storedcalls.OPENED | {"opened_at": "2026-01-31T12:00:08.250Z"}
 CLOSED = OPENED | {
     "started_at": "2026-01-31T12:00:08.250Z",
     "ended_at": "2026-01-31T12:01:04.250Z",

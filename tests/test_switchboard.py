@@ -15,7 +15,7 @@ from pydantic import SecretStr
 
 from pipeline.utc import rfc3339
 from strep.config import Settings
-from strep.control.forks import CallOverError
+from strep.control.forks import CallOverError, DrainingError
 from strep.control.ports import PortPair
 from strep.front import Front
 from strep.pauses import PauseFiles
@@ -159,6 +159,76 @@ def test_earlier_recordings_are_told_when_a_track_opens_or_closed_too_late(tmp_p
     run(scenario, tmp_path)
 
 
+def test_old_calls_are_forgotten_and_open_ones_kept(tmp_path):
+    day_ns = 86_400 * 1_000_000_000
+    now_ns = 1_769_860_800 * 1_000_000_000  # 2026-01-31T12:00:00Z
+
+    async def scenario(rig):
+        rig.board.track_opened(OPENED, 0)
+        rig.board.track_opened(OPENED | {"call_leg_id": str(OTHER)}, 0)
+        rig.board.track_closed(CLOSED, 0)
+        await rig.board.memory.written()
+        await rig.board.forget_old_calls(now_ns + 30 * day_ns)
+        assert rig.stored() == [(0, "idle")]
+        await rig.board.forget_old_calls(now_ns + 31 * day_ns)
+        assert rig.stored() == []
+        with Store(rig.settings.database_file, read_only=True) as store:
+            assert len(store.tracks(str(OTHER))) == 1
+
+    run(scenario, tmp_path, keep_calls_days=30)
+
+
+def test_all_calls_are_kept_where_nothing_else_is_said(tmp_path):
+    async def scenario(rig):
+        rig.board.track_opened(OPENED, 0)
+        rig.board.track_closed(CLOSED, 0)
+        await rig.board.memory.written()
+        await rig.board.forget_old_calls(2**62)
+        assert rig.stored() == [(0, "idle")]
+
+    run(scenario, tmp_path)
+
+
+def test_while_it_drains_no_forks_are_taken(tmp_path):
+    async def scenario(rig):
+        for leg, call in ((LEG, "v3:1"), (OTHER, "v3:2")):
+            rig.board.webhooks.receive(event("call.answered", call, leg), None, None, 0)
+        await asyncio.sleep(0.01)
+        await rig.front.control.start_fork("v3:1")
+        assert rig.board.awaits_media
+        assert rig.board.take_no_new() == [LEG]
+        with pytest.raises(DrainingError, match="the daemon is about to stop"):
+            await rig.front.control.start_fork("v3:2")
+        assert rig.board.plane.figures().refused == {"draining": 1}
+        rig.board.track_opened(OPENED | {"opened_at": rfc3339(time.time_ns())}, 0)
+        assert not rig.board.awaits_media
+
+    async def main():
+        carrier = CarrierDouble()
+        await carrier.start()
+        try:
+            async with Rig(tmp_path, control=control(carrier.port)).running() as rig:
+                await scenario(rig)
+        finally:
+            await carrier.stop()
+
+    asyncio.run(main())
+
+
+def test_admission_that_begins_is_told_all_known_legs(tmp_path):
+    async def scenario(rig):
+        rig.board.webhooks.receive(event("call.answered"), None, None, 0)
+        await asyncio.sleep(0.01)
+        rig.team.facts.clear()
+        same = Settings(recordings=tmp_path, control=control(max_forks=3))
+        rig.board.reload(same)
+        assert (rig.team.facts, rig.board.plane._driver.settings.max_forks) == ({}, 3)
+        rig.board.reload(Settings(recordings=tmp_path, control=control(admission="known")))
+        assert set(rig.team.facts) == {LEG}
+
+    run(scenario, tmp_path, control=control())
+
+
 def test_new_worker_is_told_the_legs_and_ports_that_are_its_own(tmp_path):
     async def scenario(rig):
         board, team = rig.board, rig.team
@@ -174,11 +244,22 @@ def test_new_worker_is_told_the_legs_and_ports_that_are_its_own(tmp_path):
         await asyncio.gather(*board._tasks)
         assert team.told == [("open_ports", (20_000, 20_001))]
         assert team.facts[LEG]["call_control_id"] == "v3:1"
-        # ports that somebody took meanwhile are said, and no more
+        # ports that somebody took meanwhile are tried until they are free...
+        team.taken = {20_002}
+        team.told.clear()
+        board.worker_begun(OTHER.int & 1)
+        await asyncio.sleep(0)
+        assert set(team.facts) == {LEG, OTHER}
+        assert len(board._tasks) == 1
+        team.taken.clear()
+        await asyncio.gather(*board._tasks)
+        assert team.told[-1] == ("open_ports", (20_002, 20_003))
+        # ...unless the fork is over before
         team.taken = {20_002}
         board.worker_begun(OTHER.int & 1)
+        await asyncio.sleep(0)
+        del board.plane._driver.ports.open[PortPair(20_002, 20_003)]
         await asyncio.gather(*board._tasks)
-        assert set(team.facts) == {LEG, OTHER}
 
     assert LEG.int & 1 != OTHER.int & 1
     run(scenario, tmp_path, control=control())

@@ -38,7 +38,7 @@ def check_exposure(address: Address, token: SecretStr | None) -> None:
 
     To be called before the address is bound. Raises ConfigError.
     """
-    if token is None and not _is_loopback(address.host):
+    if token is None and not is_loopback(address.host):
         raise ConfigError(
             f"http: {address} can be reached from other hosts, which needs a token: set"
             f" {TOKEN_VARIABLE} to one or {FILE_VARIABLE} to a file that holds it, or serve on a"
@@ -54,7 +54,8 @@ def is_authorized(header: str | None, token: SecretStr) -> bool:
     return is_right and scheme.lower() == "bearer"
 
 
-def _is_loopback(host: str) -> bool:
+def is_loopback(host: str) -> bool:
+    """Tell whether an address to listen on is this host's alone."""
     try:
         return ip_address(host).is_loopback
     except ValueError:

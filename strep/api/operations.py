@@ -181,6 +181,7 @@ OPERATIONS: tuple[Operation, ...] = (
             "carrier-refused",
             "no-ports",
             "too-many-forks",
+            "draining",
             "no-control-plane",
             *CARRIER,
         ),

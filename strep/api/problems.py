@@ -87,6 +87,11 @@ PROBLEMS: Mapping[str, ProblemType] = MappingProxyType(
         "too-many-forks": ProblemType(
             503, "There are too many forks", "As many are open as the settings allow."
         ),
+        "draining": ProblemType(
+            503,
+            "The daemon is about to stop",
+            "It lets running calls finish and takes no new ones: ask another one.",
+        ),
         "no-control-plane": ProblemType(
             501,
             "There is no control plane",
@@ -134,6 +139,7 @@ _NAMES: Mapping[type[Exception], str] = {
     forks.ForkParameterError: "impossible-fork",
     forks.NoPortsError: "no-ports",
     forks.TooManyForksError: "too-many-forks",
+    forks.DrainingError: "draining",
     errors.AuthenticationError: "carrier-refused-key",
     errors.NotFoundError: "unknown-call",
     errors.CallEndedError: "call-over",

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Protocol, Unpack
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping, Sequence
@@ -11,7 +11,7 @@ if TYPE_CHECKING:
     from aiohttp import web
 
     from strep.control.forks import Fork, StreamType, Way
-    from strep.store import Page
+    from strep.store import CallSearch, Page
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
 
@@ -94,17 +94,7 @@ class Source(Protocol):
         """
         ...
 
-    async def search_calls(
-        self,
-        *,
-        number: str | None,
-        since_ns: int | None,
-        until_ns: int | None,
-        call_leg_id: str | None,
-        is_open: bool,
-        after: str | None,
-        limit: int,
-    ) -> Page | None:
+    async def search_calls(self, **wanted: Unpack[CallSearch]) -> Page | None:
         """Search the database, as `Store.search` does; None where no database is kept.
 
         Raises `StoreError`, and `UnknownCallError` where there is no call `after`.

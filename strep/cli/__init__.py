@@ -16,14 +16,14 @@ import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from strep import __version__
-from strep.cli import analyze, call, calls, demo, fork, replay, serve, simulate
+from strep.cli import analyze, call, calls, demo, fork, replay, report, serve, simulate
 from strep.cli.errors import FailureError, WrongInputError
 from strep.cli.output import err, safe
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
-COMMANDS = (serve, analyze, replay, calls, call, fork, simulate, demo)
+COMMANDS = (serve, analyze, replay, calls, report, call, fork, simulate, demo)
 
 EXIT_FAILURE = 1
 """Exit code where what was asked for could not be done."""

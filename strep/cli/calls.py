@@ -82,7 +82,7 @@ def add(commands: Any) -> None:
 
 def run(arguments: argparse.Namespace) -> None:
     """List the calls that were asked for."""
-    with _store(arguments) as store:
+    with open_store(arguments.database) as store:
         page = store.search(
             number=arguments.number,
             since_ns=arguments.since,
@@ -100,7 +100,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def run_show(arguments: argparse.Namespace) -> None:
     """Show one call."""
-    with _store(arguments) as store:
+    with open_store(arguments.database) as store:
         details = store.details(arguments.id)
     if arguments.json:
         print_json(details.as_json())
@@ -152,11 +152,11 @@ def _ask_for(arguments: argparse.Namespace, action: str) -> None:
         print_plain(f"{state['call_leg_id']} {'paused' if state['is_paused'] else 'recording'}")
 
 
-def _store(arguments: argparse.Namespace) -> Store:
-    """Open the database that was asked for, or else the one that the daemon keeps."""
+def open_store(flag: Path | None) -> Store:
+    """Open the database that was asked for, or else the one that the daemon keeps, to read it."""
     from strep.store import Store  # noqa: PLC0415 -- other commands start without it
 
-    return Store(_database(arguments.database), read_only=True)
+    return Store(_database(flag), read_only=True)
 
 
 def _database(flag: Path | None) -> Path:

@@ -11,15 +11,18 @@ from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Any, get_args, get_origin, get_type_hints
 
-from pydantic import BaseModel
+from pydantic import BaseModel, WrapValidator
 
 from strep.cli.errors import WrongInputError
+from strep.validation import Between
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
     from strep.control.base import Command
 
+UNLIMITED = 2**31 - 1
+"""A range up to here has no other end than the carrier's integers."""
 REPEATED = "to"
 """The parameter that is a text or a list of texts."""
 INSTEAD: Mapping[str, str] = MappingProxyType(
@@ -90,6 +93,7 @@ def add_parameters(parser: argparse.ArgumentParser, command: type[Command]) -> N
         text = INSTEAD.get(parameter) or texts.get(name) or OTHERWISE[parameter]
         if choices := _choices(leaves):
             text += f": {', '.join(choices)}"
+        text += "".join(f", {limits}" for limits in _ranges(hints[name]))
         if not (field.is_required() or field.default is None):
             text += f" (default {_shown(field.default)})"
         (needed if field.is_required() else others).add_argument(
@@ -153,6 +157,15 @@ def _leaves(annotation: Any) -> Iterator[Any]:
         yield annotation
     for each in inside:
         yield from _leaves(each)
+
+
+def _ranges(annotation: Any) -> Iterator[Between]:
+    """Give out the ranges of an annotation that mean something."""
+    for inside in get_args(annotation):
+        match inside:
+            case WrapValidator(func=Between() as limits) if limits.high < UNLIMITED:
+                yield limits
+        yield from _ranges(inside)
 
 
 def _docstrings(command: type[Command]) -> dict[str, str]:

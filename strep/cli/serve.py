@@ -15,8 +15,10 @@ if TYPE_CHECKING:
     from strep.config import Settings
 
 FLAGS = (
-    "media", "http", "http_token_file", "recordings", "database", "sink", "workers", "max_tracks",
-    "idle_timeout_s", "reorder_ms", "max_gap_s", "tick_ms", "slot_bytes", "receive_buffer_bytes",
+    "media", "http", "http_token_file", "http_tls_certificate", "http_tls_key", "recordings",
+    "database", "keep_calls_days", "sink", "workers", "max_tracks", "idle_timeout_s",
+    "drain_timeout_s", "reorder_ms", "max_gap_s", "allowed_sources", "tick_ms", "slot_bytes",
+    "receive_buffer_bytes",
     "log_format", "log_level", "control_base_url", "control_media_target", "control_port_range",
     "control_advertised_host", "control_webhook_public_key", "control_auto_fork",
     "control_admission",
@@ -58,12 +60,21 @@ def add(commands: Any) -> None:
         metavar="FILE",
         help="holds the token that HTTP asks for; addresses other than loopback need one",
     )
+    settings.add_argument(
+        "--http-tls-certificate", metavar="FILE", help="serve HTTPS with this certificate (PEM)"
+    )
+    settings.add_argument("--http-tls-key", metavar="FILE", help="the certificate's private key")
     settings.add_argument("--recordings", metavar="DIR", help="default: ./recordings")
     settings.add_argument(
         "--database",
         metavar="FILE",
         help="where calls and recordings are remembered (default: strep.db in the recordings "
         "folder), or none",
+    )
+    settings.add_argument(
+        "--keep-calls-days",
+        metavar="DAYS",
+        help="delete older calls from the database, not their files (default: none are deleted)",
     )
     settings.add_argument(
         "--sink",
@@ -76,9 +87,17 @@ def add(commands: Any) -> None:
         metavar="N",
         help="processes that share the calls (default 1), or auto: one for each usable core",
     )
+    settings.add_argument(
+        "--allowed-sources",
+        action="append",
+        metavar="NETWORK",
+        help="where tracks may be opened from, such as 192.0.2.0/24 (default: anywhere); repeat "
+        "for several",
+    )
     for flag, text in {
         "max-tracks": "tracks open at once in each worker (default 16384)",
         "idle-timeout-s": "close a track that is silent on the wire so long (default 120)",
+        "drain-timeout-s": "how long running calls may go on after SIGTERM (default 0)",
         "reorder-ms": "how long packets behind a missing one wait for it (default 60)",
         "max-gap-s": "longest silence inserted for one gap (default 60)",
         "tick-ms": "how often packets are drained and released (default 10)",
@@ -134,11 +153,15 @@ def run(arguments: argparse.Namespace) -> None:
     from strep import config, daemon  # noqa: PLC0415 -- other commands start without these
 
     flags = {flag: getattr(arguments, flag) for flag in FLAGS}
-    settings = config.load(arguments.config, os.environ, flags)
+
+    def read() -> Settings:
+        return config.load(arguments.config, os.environ, flags)
+
+    settings = read()
     if arguments.check:
         _check(settings)
         return
-    sys.exit(daemon.run(settings))
+    sys.exit(daemon.run(settings, read))
 
 
 def _check(settings: Settings) -> None:

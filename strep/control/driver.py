@@ -28,6 +28,7 @@ from strep.control.errors import (
 from strep.control.forks import (
     CallHasForkError,
     Change,
+    DrainingError,
     Fork,
     ForkError,
     ForkParameterError,
@@ -104,6 +105,10 @@ class Driver:
         """How often forks came into a state, and why."""
         self.commands: Counter[tuple[Ask, Outcome]] = Counter()
         """What became of commands."""
+        self.settings = settings
+        """May be replaced by others that differ in what can change; see `strep.reload`."""
+        self.is_draining = False
+        """Whether no new forks are taken."""
         low, high = settings.port_range or (0, 0)
         self.ports = ForkPorts(
             PortPool(low, high, cooldown_ns=_ns(settings.port_cooldown_s)),
@@ -111,7 +116,6 @@ class Driver:
             clock,
             grace_ns=_ns(settings.stop_grace_s),
         )
-        self._settings = settings
         self._carrier = carrier
         self._memory = memory
         self._clock = clock
@@ -162,13 +166,15 @@ class Driver:
 
         Raises `ForkError`; then there is none.
         """
+        if self.is_draining:
+            raise DrainingError("the daemon is about to stop and takes no new calls")
         previous = self._latest.get(call_control_id)
         if previous is not None and not previous.is_settled:
             raise CallHasForkError(
                 f"the call has a fork already, {previous.id}, which is {previous.state}"
                 + ("" if previous.is_open else ", and its end was not yet confirmed")
             )
-        if len(self._held) >= self._settings.max_forks:
+        if len(self._held) >= self.settings.max_forks:
             raise TooManyForksError(f"there are {len(self._held)} forks already, the most allowed")
         if not 1 <= len(call_control_id) <= MAX_ID_CHARACTERS:
             raise ForkParameterError(
@@ -180,7 +186,7 @@ class Driver:
                 Base64(client_state).data  # noqa: B018 -- read for its check
             except ValueError as error:
                 raise ForkParameterError(f"client_state: {error}") from None
-        way, stream_type = self._settings.choose(way, stream_type)
+        way, stream_type = self.settings.choose(way, stream_type)
         if way == "ports" and call_leg_id is None:
             raise UnknownLegError(
                 "the call's call_leg_id is not known, and packets on ports of their own do not"
@@ -196,7 +202,7 @@ class Driver:
             pair=self.ports.pool.take(now_ns) if way == "ports" else None,
             client_state=client_state,
             attempt=attempt,
-            first_media_timeout_ns=_ns(self._settings.first_media_timeout_s),
+            first_media_timeout_ns=_ns(self.settings.first_media_timeout_s),
             changes=[Change("requested", why, now_ns)],
             owes_stopped=previous is not None and previous.awaits_stopped,
         )
@@ -256,6 +262,7 @@ class Driver:
                 held.wake_ns = None
                 held.fork.tick(now_ns)
                 self.follow(held.fork)
+        self.ports.pool.wake(now_ns)
         for pair in self.ports.due(now_ns):
             self._spawn(self.ports.close(pair))
 
@@ -285,7 +292,7 @@ class Driver:
             self.ports.leave(fork.pair)
         if (
             fork.why == "no_media"
-            and fork.attempt <= self._settings.retry_forks
+            and fork.attempt <= self.settings.retry_forks
             and not fork.is_call_over
         ):
             try:
@@ -355,7 +362,7 @@ class Driver:
         if ask == "fork_stop":
             return ForkStop(stream_type=fork.stream_type, **further)
         return ForkStart(
-            stream_type=fork.stream_type, **self._settings.targets(fork.pair), **further
+            stream_type=fork.stream_type, **self.settings.targets(fork.pair), **further
         )
 
     def _wake_at(self, held: _Held, at_ns: int) -> None:

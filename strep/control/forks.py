@@ -112,6 +112,12 @@ class NoPortsError(ForkError):
     kind = "no_ports"
 
 
+class DrainingError(ForkError):
+    """The daemon has been told to stop."""
+
+    kind = "draining"
+
+
 class TooManyForksError(ForkError):
     """There are as many forks as there may be."""
 

@@ -293,6 +293,21 @@ class ControlPlane:
                 self._forget(call.call_leg_id)
         self._memory.write()
 
+    def take_no_new(self) -> list[UUID]:
+        """Drain: refuse new forks from now on; return the call legs whose forks are open."""
+        self._driver.is_draining = True
+        legs = (fork.call_leg_id for fork in self._driver.unsettled if fork.is_open)
+        return [leg for leg in legs if leg is not None]
+
+    @property
+    def awaits_media(self) -> bool:
+        """Whether there are forks of which no packet has come yet, and one still may."""
+        return any(fork.state in {"requested", "started"} for fork in self._driver.unsettled)
+
+    def reload(self, settings: ControlSettings) -> None:
+        """Take in settings that differ in what can change; see `strep.reload`."""
+        self._settings = self._driver.settings = settings
+
     def figures(self) -> PlaneFigures:
         """Return what was counted so far, and what there is now."""
         driver, pool = self._driver, self._driver.ports.pool

@@ -54,16 +54,16 @@ class PortPool:
 
     @property
     def resting(self) -> int:
-        """How many pairs were given back and not yet found to have rested."""
+        """How many pairs were given back and had not rested at the last `wake`."""
         return len(self._resting)
 
     def take(self, now_ns: int) -> PortPair:
         """Return a pair, to be held until it is given back. Raises `NoPortsError`."""
-        self._wake(now_ns)
+        self.wake(now_ns)
         if not self._free:
             raise NoPortsError(
-                f"all {len(self)} port pairs are in use: {self.held} are held by forks and "
-                f"{self.resting} rest after one"
+                f"no port pair of {len(self)} is free: {self.held} held by forks, "
+                f"{self.resting} resting after one"
             )
         rx, _ = self._free.popitem(last=False)
         return self._hold(rx)
@@ -87,12 +87,13 @@ class PortPool:
         if pair.rx in self._range:
             self._resting.append((now_ns + self._cooldown_ns, pair.rx))
 
-    def _hold(self, rx: int) -> PortPair:
-        self._held.add(rx)
-        return PortPair(rx, rx + 1)
-
-    def _wake(self, now_ns: int) -> None:
+    def wake(self, now_ns: int) -> None:
+        """Let pairs be free that have rested by now."""
         while self._resting and self._resting[0][0] <= now_ns:
             _, rx = self._resting.popleft()
             if rx not in self._held:
                 self._free[rx] = None
+
+    def _hold(self, rx: int) -> PortPair:
+        self._held.add(rx)
+        return PortPair(rx, rx + 1)

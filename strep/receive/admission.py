@@ -10,7 +10,7 @@ Pure: time is an argument, in nanoseconds on the readers' clock.
 from __future__ import annotations
 
 from collections import OrderedDict
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, TypeAlias
 
 import numpy as np
 
@@ -21,8 +21,8 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
-    Key = tuple[int, int]
-    """The words of a call_leg_id, as `PacketBatch.call_leg_id` has them."""
+Key: TypeAlias = tuple[int, int]
+"""The words of a call_leg_id, as `PacketBatch.call_leg_id` has them."""
 
 MAX_LEGS = 1024
 MAX_DATAGRAMS = 2000
@@ -64,14 +64,14 @@ class Admission:
 
     def admit(self, call_leg_id: UUID) -> PacketBatch | None:
         """Let a call leg be known; return what has waited for that, with the times of arrival."""
-        key = _key(call_leg_id)
+        key = key_of(call_leg_id)
         self._known.add(key)
         leg = self._take(key)
         return None if leg is None else leg.batch()
 
     def forget(self, call_leg_id: UUID) -> None:
         """Let a call leg be known no more."""
-        self._known.discard(_key(call_leg_id))
+        self._known.discard(key_of(call_leg_id))
 
     def keep(
         self, batch: PacketBatch, slots: NDArray[np.intp], leg_id: NDArray[np.uint64]
@@ -102,6 +102,10 @@ class Admission:
                 break
             self._take(key)
         return before - self.datagrams
+
+    def release(self) -> list[PacketBatch]:
+        """Return all that waits, by call leg, as batches that were just read."""
+        return [leg.batch() for leg in map(self._take, list(self._waiting)) if leg is not None]
 
     def clear(self) -> int:
         """Give up all that waits; return how many datagrams that were."""
@@ -182,6 +186,7 @@ class _Leg:
         return batch
 
 
-def _key(call_leg_id: UUID) -> Key:
+def key_of(call_leg_id: UUID) -> Key:
+    """Return the words of a call_leg_id."""
     word0, word1 = np.frombuffer(call_leg_id.bytes, np.uint64).tolist()
     return word0, word1

@@ -15,23 +15,32 @@ import numpy as np
 from pipeline.block import CloseReason, Track
 from pipeline.packets import Packets
 from pipeline.pipeline import Pipeline
+from strep.receive.admission import key_of
+from strep.receive.gate import Gate
 from strep.receive.heap import trim_heap
 from strep.receive.tracks import NO_ROW, TrackTable
 from strep.wire import Direction, DropReason, Endpoint, Kind, Leg
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from numpy.typing import NDArray
 
     from pipeline.dispatch import Dispatcher
-    from strep.receive.admission import Admission
+    from strep.receive.admission import Admission, Key
+    from strep.receive.gate import GateSettings
     from strep.wire import PacketBatch
 
 HOUSEKEEPING_NS = 1_000_000_000
 """How often idle tracks are looked for."""
+CONFIRMED_PACKETS = 3
+UNCONFIRMED_NS = 10_000_000_000
+"""After so long without a packet a track that has had fewer than these is closed where there is a
+gate: a flood of made-up call legs does not keep rows from calls."""
 MANY_TRACKS = 100
 """Memory is given back for so many tracks at least."""
+REFUSED = -2
+"""In place of a row: of a track that its source may not open now."""
 LATE_TRIMS = 3
 """Housekeepings that give back memory, when the sinks' threads have closed their tracks, too."""
 
@@ -52,7 +61,10 @@ class Receiver:
     captures. Not thread-safe: one caller, the receive loop.
 
     With an `admission` only call legs that it knows, and bound ports, open tracks; datagrams of
-    others wait there. `on_opened` is told of each new track.
+    others wait there. A `gate` bounds who may open tracks, and pins tracks to their sources.
+    `on_opened` is told of each new track.
+
+    While it drains, only call legs that ran when that began open tracks.
 
     Datagrams are conserved: `read` is what was accepted, plus what was dropped by reason, plus
     what is on probation, plus what is pending because its call leg is not known yet.
@@ -68,6 +80,7 @@ class Receiver:
         max_gap_s: float = 60,
         unix_offset_ns: int = 0,
         admission: Admission | None = None,
+        gate: GateSettings | None = None,
         on_opened: Callable[[Track], None] | None = None,
     ) -> None:
         self.table = TrackTable(max_tracks)
@@ -81,7 +94,10 @@ class Receiver:
         self._dropped = np.zeros(len(DropReason), np.int64)
         self._bindings = _Bindings()
         self._admission = admission
+        self._gate = None if gate is None else Gate(max_tracks, gate)
         self._on_opened = on_opened
+        self._running: frozenset[Key] | None = None
+        """The call legs that may still open tracks while it drains."""
         self._next_housekeeping_ns = 0
         self._most_tracks = 0
         self._trims_due = 0
@@ -123,6 +139,23 @@ class Receiver:
         if self._admission is not None:
             self._admission.forget(call_leg_id)
 
+    def set_admission(self, admission: Admission | None) -> None:
+        """Receive known call legs only from now on, or any with None; open tracks go on.
+
+        An `admission` knows nobody yet. With None what waited to be known is taken in.
+        """
+        before, self._admission = self._admission, admission
+        for waited in [] if before is None else before.release():
+            self._take(waited)
+
+    def take_no_new(self, further: Iterable[UUID] = ()) -> None:
+        """Drain: refuse and count, as `draining`, what would open a track of a new call leg.
+
+        Not new are the legs that have a track now, and `further`.
+        """
+        legs = {track.call_leg_id for track in self.pipeline.tracks.values()}
+        self._running = frozenset(map(key_of, legs.union(further)))
+
     def receive(self, batch: PacketBatch) -> None:
         """Take a batch that was just read.
 
@@ -150,8 +183,14 @@ class Receiver:
         if rows.min() == NO_ROW:
             which = np.arange(n) if which is None else which
             self._open_new(batch, which, rows, leg_id, side)
-            known = np.flatnonzero(rows != NO_ROW)
+            known = np.flatnonzero(rows >= 0)
             rows, which = rows[known], which[known]
+        if self._gate is not None:
+            slots = batch.slots[:n] if which is None else which
+            strangers = self._gate.strangers(rows, batch.source, slots)
+            if len(strangers):
+                own = self._own_packets(self._gate, batch, slots, rows, strangers)
+                rows, which = rows[own], slots[own]
         self.pipeline.push(_packets(batch, which, rows))
 
     def tick(self, now_ns: int) -> None:
@@ -159,11 +198,21 @@ class Receiver:
         self.pipeline.tick(now_ns)
         if now_ns >= self._next_housekeeping_ns:
             self._next_housekeeping_ns = now_ns + HOUSEKEEPING_NS
-            for row in self.pipeline.idle_rows(now_ns - self.idle_timeout_ns):
-                self._close(row, "idle")
+            self._close_idle(now_ns)
             if self._admission is not None:
                 self._dropped[DropReason.UNKNOWN_LEG] += self._admission.expire(now_ns)
             self._give_back_memory()
+
+    def _close_idle(self, now_ns: int) -> None:
+        """Close tracks that nothing came to for long; sooner where hardly anything ever came."""
+        timeout_ns = self.idle_timeout_ns
+        if self._gate is not None:
+            timeout_ns = min(UNCONFIRMED_NS, timeout_ns)
+        for row in self.pipeline.idle_rows(now_ns - timeout_ns):
+            statistics = self.pipeline.statistics
+            is_idle = statistics.last_arrival_ns[row] < now_ns - self.idle_timeout_ns
+            if is_idle or statistics.payload_types[row].sum() < CONFIRMED_PACKETS:
+                self._close(row, "idle")
 
     def close_call(self, call_leg_id: UUID) -> int:
         """Close all tracks of a call; returns how many there were."""
@@ -207,21 +256,94 @@ class Receiver:
     ) -> None:
         """Open tracks for packets without a row, and set their rows where that could be."""
         new = np.flatnonzero(rows == NO_ROW)
+        if self._running is not None:
+            new = new[self._still_taken(self._running, batch, which[new], leg_id[:, new])]
         if self._admission is not None:
             new = new[self._admitted(self._admission, batch, which[new], leg_id[:, new])]
+        if self._gate is not None:
+            new = new[self._let_in(self._gate, batch, which[new])]
         if not self.table.is_full:
             opened: dict[tuple[int, int, int], int] = {}
             keys = zip(*leg_id[:, new].tolist(), side[new].tolist(), strict=True)
             for i, key in zip(new.tolist(), keys, strict=True):
                 row = opened.get(key)
                 if row is None:
-                    row = opened[key] = self.table.add(*key)
-                    if row != NO_ROW:
-                        self._open(batch, int(which[i]), row, leg_id[:, i].tobytes(), int(side[i]))
+                    slot = int(which[i])
+                    row = opened[key] = self._new_row(batch, slot, key)
+                    if row >= 0:
+                        self._open(batch, slot, row, leg_id[:, i].tobytes(), int(side[i]))
                 rows[i] = row
+            self._drop(batch, which[new[rows[new] == REFUSED]], DropReason.TOO_MANY_NEW)
             new = new[rows[new] == NO_ROW]
-        self._dropped[DropReason.TRACKS_FULL] += len(new)
-        batch.reason[which[new]] = DropReason.TRACKS_FULL
+        self._drop(batch, which[new], DropReason.TRACKS_FULL)
+
+    def _let_in(self, gate: Gate, batch: PacketBatch, slots: NDArray[np.intp]) -> NDArray[np.bool_]:
+        """Tell which packets come from where tracks may be opened now; the others are dropped."""
+        source = batch.source[slots]
+        allowed = gate.allows(source)
+        self._drop(batch, slots[~allowed], DropReason.SOURCE_NOT_ALLOWED)
+        let_in: NDArray[np.bool_] = allowed.copy()
+        if allowed.any():
+            let_in[allowed] = gate.has_token(source[allowed], int(batch.arrival_ns[slots[0]]))
+        self._drop(batch, slots[allowed & ~let_in], DropReason.TOO_MANY_NEW)
+        return let_in
+
+    def _new_row(self, batch: PacketBatch, slot: int, key: tuple[int, int, int]) -> int:
+        """Return a row for a new track; `REFUSED` or `NO_ROW` where it can have none."""
+        gate = self._gate
+        if gate is None:
+            return self.table.add(*key)
+        source = batch.source[slot : slot + 1]
+        if not gate.take_token(source[0], int(batch.arrival_ns[slot])):
+            return REFUSED
+        row = self.table.add(*key)
+        if row != NO_ROW:
+            gate.pin(np.array([row]), source)
+        return row
+
+    def _own_packets(
+        self,
+        gate: Gate,
+        batch: PacketBatch,
+        slots: NDArray[np.intp],
+        rows: NDArray[np.intp],
+        strangers: NDArray[np.intp],
+    ) -> NDArray[np.intp]:
+        """Return the indices of packets without those of strangers, which are dropped.
+
+        A track that nothing has come to for long is pinned to its first stranger instead.
+        """
+        own = np.delete(np.arange(len(rows)), strangers)
+        theirs, theirs_slots = rows[strangers], slots[strangers]
+        last_ns = self.pipeline.statistics.last_arrival_ns.take(theirs)
+        is_silent = batch.arrival_ns[theirs_slots] - last_ns >= gate.source_timeout_ns
+        is_silent &= ~np.isin(theirs, rows[own])
+        moved, first = np.unique(theirs[is_silent], return_index=True)
+        if len(moved):
+            gate.pin(moved, batch.source[theirs_slots[is_silent][first]])
+            foreign = gate.strangers(theirs, batch.source, theirs_slots)
+        else:
+            foreign = np.arange(len(theirs))
+        self._drop(batch, theirs_slots[foreign], DropReason.OTHER_SOURCE)
+        return np.sort(np.concatenate((own, np.delete(strangers, foreign))))
+
+    def _drop(self, batch: PacketBatch, slots: NDArray[np.intp], reason: DropReason) -> None:
+        self._dropped[reason] += len(slots)
+        batch.reason[slots] = reason
+
+    def _still_taken(
+        self,
+        running: frozenset[Key],
+        batch: PacketBatch,
+        slots: NDArray[np.intp],
+        leg_id: NDArray[np.uint64],
+    ) -> NDArray[np.bool_]:
+        """Tell which packets are of running call legs; the others are dropped."""
+        is_running = np.array(
+            [key in running for key in zip(*leg_id.tolist(), strict=True)], np.bool_
+        )
+        self._drop(batch, slots[~is_running], DropReason.DRAINING)
+        return is_running
 
     def _admitted(
         self,
@@ -245,8 +367,7 @@ class Receiver:
                 admission.keep(batch, slots[may_wait], leg_id[:, may_wait]),
             )
         )
-        self._dropped[DropReason.UNKNOWN_LEG] += len(refused)
-        batch.reason[refused] = DropReason.UNKNOWN_LEG
+        self._drop(batch, refused, DropReason.UNKNOWN_LEG)
         return admitted
 
     def _open(self, batch: PacketBatch, slot: int, row: int, leg_id: bytes, side: int) -> None:

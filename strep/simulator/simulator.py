@@ -27,8 +27,7 @@ from strep.wire import Direction, Leg
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from aiohttp import web
-
+    from strep.http import Site
     from strep.simulator.calls import Call, Fork, MediaChange, StreamType
     from strep.simulator.http import CommandRecord
     from strep.simulator.ledger import TrackLog
@@ -103,7 +102,7 @@ class Simulator:
         self._kick = asyncio.Event()
         self._changed = asyncio.Event()
         self._tasks: list[asyncio.Task[None]] = []
-        self._runner: web.AppRunner | None = None
+        self._site: Site | None = None
         self._webhooks: WebhookSender | None = None
 
     @property
@@ -138,11 +137,11 @@ class Simulator:
             speed=self.settings.speed,
         )
         try:
-            self._runner = await serve(application(self), self.http)
+            self._site = await serve(application(self), self.http)
         except HttpError:
             await self._webhooks.close()
             raise
-        self.http = Address(self.http.host, self._runner.addresses[0][1])
+        self.http = Address(self.http.host, self._site.addresses[0][1])
         self._tasks = [
             asyncio.create_task(self._drive()),
             asyncio.create_task(self.media.run()),
@@ -152,8 +151,8 @@ class Simulator:
     async def stop(self) -> None:
         """Stop everything where it is; raises what went wrong in the meantime."""
         self.stopping.set()
-        if self._runner is not None:
-            await self._runner.cleanup()
+        if self._site is not None:
+            await self._site.cleanup()
         for task in self._tasks:
             task.cancel()
         outcomes = await asyncio.gather(*self._tasks, return_exceptions=True)

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from dataclasses import dataclass, fields
 from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import TYPE_CHECKING, Any, Literal, Self, TypedDict
 
 from pipeline.utc import rfc3339
 
@@ -208,6 +208,18 @@ class CallDetails:
             "forks": [fork.as_json() for fork in self.forks],
             "tracks": [track.as_json() for track in self.tracks],
         }
+
+
+class CallSearch(TypedDict, total=False):
+    """What calls can be searched by; see `Store.search`."""
+
+    number: str | None
+    since_ns: int | None
+    until_ns: int | None
+    call_leg_id: str | None
+    is_open: bool
+    after: str | None
+    limit: int
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -58,6 +58,14 @@ class DropReason(IntEnum):
     """Another SSRC, or a jump of the sequence, that the next packet did not continue."""
     UNKNOWN_LEG = 15
     """Of a call leg that nobody told of in time, where only known ones are admitted."""
+    DRAINING = 16
+    """Of a call leg that came when the daemon had been told to stop after its running calls."""
+    OTHER_SOURCE = 17
+    """From elsewhere than the track's source, which is not silent."""
+    SOURCE_NOT_ALLOWED = 18
+    """Would open a track, from none of the `allowed_sources`."""
+    TOO_MANY_NEW = 19
+    """Would open a track, from a host that has opened too many lately."""
 
     @property
     def label(self) -> str:

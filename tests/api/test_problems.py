@@ -300,7 +300,7 @@ def test_fork_where_all_ports_are_used(api):
     wanted = {"way": "ports", "call_leg_id": LEG}
     assert api.post("/v1/forks", FORK | wanted).status == 201
     other = {"way": "ports", "call_leg_id": OTHER_LEG, "call_control_id": "v3:call-2"}
-    detail = "all 1 port pairs are in use: 1 are held by forks and 0 rest after one"
+    detail = "no port pair of 1 is free: 1 held by forks, 0 resting after one"
     assert_problem(api.post("/v1/forks", other), typed("no-ports", detail))
     assert len(api.get("/v1/forks").document["forks"]) == 1
 

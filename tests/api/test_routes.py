@@ -2,40 +2,22 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from unittest.mock import ANY
 
 import pytest
 import structlog
 from apibench import HEALTH, OPEN_CALLS, ApiBench
 from planebench import OK, S
+from storedcalls import CALL as STORED
+from storedcalls import CLOSED, FORK, LEG, NOON_NS
 
 from strep.pauses import PauseError
-from strep.store import Store, StoredCall, StoredFork, StoredTrack
+from strep.store import Store, StoredCall, StoredTrack
 
-LEG = "428c31b6-7af4-4bcb-b7f5-5013ef9657c1"
 OTHER_LEG = "428c31b6-f9e0-11ea-b68e-02420a0f7768"
 CALL = "v3:call-1"
-NOON_NS = 1_769_860_800_000_000_000
-"""2026-01-31T12:00:00Z"""
 PORTS = {"port_range": "20000-20003", "advertised_host": "192.0.2.1"}
-TRACK = {
-    "call_leg_id": LEG,
-    "leg": "A",
-    "direction": "inbound",
-    "opened_at": "2026-01-31T12:00:06.000Z",
-    "ended_at": "2026-01-31T12:00:16.000Z",
-    "reason": "closed",
-    "duration_s": 10.0,
-    "packets": 500,
-    "lost": 3,
-    "late": 1,
-    "duplicate": 2,
-    "jitter_mean_ms": 1.25,
-    "codec": "PCMU",
-    "speech": [[0.5, 1.0]],
-    "recording": "/srv/calls/x.wav",
-    "manifest": "/srv/calls/x.json",
-}
 FIRST = {
     "call_leg_id": LEG,
     "started_at": "2026-01-31T12:00:00.000Z",
@@ -75,18 +57,12 @@ def with_calls(tmp_path):
     with ApiBench(tmp_path) as bench:
         with Store(bench.one.path) as store:
             store.put_call(
-                StoredCall(
-                    call_leg_id=LEG,
-                    started_ns=NOON_NS,
+                replace(
+                    STORED,
                     call_control_id=CALL,
-                    connection_id="7267",
-                    from_number="+35319605860",
-                    to_number="+18005550100",
-                    direction="incoming",
-                    state="hangup",
-                    answered_ns=NOON_NS + 5 * S,
+                    call_session_id=None,
+                    client_state=None,
                     ended_ns=NOON_NS + 20 * S,
-                    hangup_cause="normal_clearing",
                 )
             )
             store.put_call(
@@ -98,21 +74,8 @@ def with_calls(tmp_path):
                     state="answered",
                 )
             )
-            store.put_fork(
-                StoredFork(
-                    id="5f7d7b0e-8a57-4bd0-b8a3-7d3a0c7a4a01",
-                    call_control_id=CALL,
-                    state="stopped",
-                    why="hangup",
-                    way="ports",
-                    stream_type="decrypted",
-                    rx_port=20_000,
-                    tx_port=20_001,
-                    requested_ns=NOON_NS + 5 * S,
-                    stopped_ns=NOON_NS + 20 * S,
-                )
-            )
-            store.put_track(StoredTrack.of(TRACK, worker=1))
+            store.put_fork(replace(FORK, call_control_id=CALL))
+            store.put_track(StoredTrack.of(CLOSED, worker=1))
         yield bench
 
 
@@ -203,11 +166,11 @@ def test_a_call_is_told_with_its_forks_and_tracks(with_calls, call_id):
     document = answer.document
     assert document.pop("forks") == [
         {
-            "id": "5f7d7b0e-8a57-4bd0-b8a3-7d3a0c7a4a01",
+            "id": FORK.id,
             "call_control_id": CALL,
             "call_leg_id": LEG,
             "state": "stopped",
-            "why": "hangup",
+            "why": "call.hangup",
             "way": "ports",
             "stream_type": "decrypted",
             "rx_port": 20_000,
@@ -215,11 +178,11 @@ def test_a_call_is_told_with_its_forks_and_tracks(with_calls, call_id):
             "requested_at": "2026-01-31T12:00:05.000Z",
             "started_at": None,
             "flowing_at": None,
-            "stopped_at": "2026-01-31T12:00:20.000Z",
+            "stopped_at": "2026-01-31T12:01:05.000Z",
             "command_id": None,
         }
     ]
-    assert document.pop("tracks") == [TRACK | {"worker": 1, "speech_s": 0.5}]
+    assert document.pop("tracks") == [CLOSED | {"worker": 1, "speech_s": 0.5}]
     assert document == FIRST
 
 

@@ -369,17 +369,14 @@ def test_a_default_that_was_given_is_sent():
             "queue",
             "queue cannot be given together with call_control_id",
         ),
-        (
-            "fork_start",
-            {"target": "udp:192.0.2.1:9000", "rx": "udp:192.0.2.1:9001"},
-            "target",
-            "target cannot be given together with rx",
-        ),
-        (
-            "fork_start",
-            {"target": "udp:192.0.2.1:9000", "tx": "udp:192.0.2.1:9001"},
-            "target",
-            "target cannot be given together with tx",
+        *(
+            (
+                "fork_start",
+                {"target": "udp:192.0.2.1:9000", other: "udp:192.0.2.1:9001"},
+                "target",
+                f"target cannot be given together with {other}",
+            )
+            for other in ("rx", "tx")
         ),
         ("fork_start", {"rx": "udp:192.0.2.1:9000"}, "tx", "tx is missing, which rx needs"),
         ("fork_start", {"tx": "udp:192.0.2.1:9000"}, "rx", "rx is missing, which tx needs"),

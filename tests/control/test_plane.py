@@ -296,7 +296,7 @@ def test_used_up_port_range_refuses_the_fork_and_changes_nothing(tmp_path):
             one.tell("call.answered", call=f"v3:{number}", leg=UUID(int=number))
         for number in range(2):
             await one.plane.start_fork(f"v3:{number}")
-        with pytest.raises(NoPortsError, match=r"^all 2 port pairs are in use: 2 are held"):
+        with pytest.raises(NoPortsError, match=r"^no port pair of 2 is free: 2 held"):
             await one.plane.start_fork("v3:2")
         assert len(one.plane.forks()) == 2
         assert len(one.carrier.commands) == 2
@@ -402,7 +402,7 @@ def test_ports_that_others_have_are_not_used(tmp_path):
 @pytest.mark.parametrize(
     ("high", "sentence"),
     [
-        (20_003, "all 2 port pairs are in use: 0 are held by forks and 2 rest after one"),
+        (20_003, "no port pair of 2 is free: 0 held by forks, 2 resting after one"),
         (20_099, "none of 3 port pairs could be opened: others have them"),
     ],
 )

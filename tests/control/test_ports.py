@@ -41,7 +41,7 @@ def test_used_up_pool_says_who_has_its_pairs():
     pool.give_back(first, 0)
     with pytest.raises(
         NoPortsError,
-        match=r"^all 3 port pairs are in use: 2 are held by forks and 1 rest after one$",
+        match=r"^no port pair of 3 is free: 2 held by forks, 1 resting after one$",
     ):
         pool.take(29 * S)
 
@@ -53,6 +53,15 @@ def test_pair_rests_until_its_cooldown_is_over():
     with pytest.raises(NoPortsError):
         pool.take(35 * S - 1)
     assert pool.take(35 * S) == pair
+
+
+def test_rest_ends_with_time_and_not_with_the_next_take():
+    pool = PortPool(20_000, 20_003, cooldown_ns=30 * S)
+    pool.give_back(pool.take(0), 0)
+    pool.wake(30 * S - 1)
+    assert (pool.held, pool.resting) == (0, 1)
+    pool.wake(30 * S)
+    assert (pool.held, pool.resting) == (0, 0)
 
 
 def test_pair_that_has_rested_longest_is_taken_first():

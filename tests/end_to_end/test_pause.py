@@ -39,7 +39,8 @@ def _steering():
 class Call:
     """Both directions of a call; packets of 20 ms, each of one code throughout."""
 
-    def __init__(self, codes):
+    def __init__(self, codes, sender):
+        self._sender = sender
         sound = np.repeat(np.array(codes, np.uint8), 160)
         self.packets = [
             packetize(
@@ -54,10 +55,9 @@ class Call:
         ]
 
     def send(self, serve, first, last):
-        with socket.socket(type=socket.SOCK_DGRAM) as sender:
-            for i in range(first, last):
-                for packets in self.packets:
-                    sender.sendto(bytes(packets[i]), serve.to)
+        for i in range(first, last):
+            for packets in self.packets:
+                self._sender.sendto(bytes(packets[i]), serve.to)
 
 
 def post(serve, path):
@@ -75,9 +75,14 @@ def nothing_told(folder):
             assert bytes([SECRET]) * 4 not in content, path
 
 
-def test_nothing_that_was_said_in_a_pause_is_kept(tmp_path, capsys, monkeypatch):
-    codes = [OPEN] * 20 + [SECRET] * 60 + [OPEN] * 20
-    call = Call(codes)
+@pytest.fixture
+def sender():
+    with socket.socket(type=socket.SOCK_DGRAM) as sock:
+        yield sock
+
+
+def test_nothing_that_was_said_in_a_pause_is_kept(tmp_path, capsys, monkeypatch, sender):
+    call = Call([OPEN] * 20 + [SECRET] * 60 + [OPEN] * 20, sender)
     arguments = ("--workers", "2", "--sink", "wav:flush_s=0.05", "--sink", "log:path=/dev/null")
     with Serve(tmp_path, *arguments) as serve:
         call.send(serve, 0, 20)

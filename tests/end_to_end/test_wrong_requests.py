@@ -103,7 +103,7 @@ def test_wrong_requests_are_told_and_change_nothing(tmp_path):
         before = state(serve, carrier)
 
         has_one = f"the call has a fork already, {fork_id}, which is flowing"
-        no_ports = "all 1 port pairs are in use: 1 are held by forks and 0 rest after one"
+        no_ports = "no port pair of 1 is free: 1 held by forks, 0 resting after one"
         no_fork = f"there is no fork {UNKNOWN_ID}, or it was closed long ago"
         for method, path, body, expected in (
             ("POST", "/v1/forks", {"call_control_id": forked}, (409, "call-has-fork", has_one)),

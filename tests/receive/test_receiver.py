@@ -206,7 +206,8 @@ def test_all_reasons_are_reported_even_where_none_occurred():
         (
             "accepted", "short", "truncated", "strep_version", "header_length", "rtp_version",
             "csrc", "extension", "padding", "rtcp", "t38", "sip", "other",
-            "tracks_full", "stray", "unknown_leg", "on_probation", "pending",
+            "tracks_full", "stray", "unknown_leg", "draining", "other_source", "source_not_allowed",
+            "too_many_new", "on_probation", "pending",
         ),
         0,
     )  # fmt: skip
@@ -555,6 +556,63 @@ def test_without_an_admission_all_legs_are_known():
     rig.receiver.forget(CALL)
     rig.receive(forked(100), forked(100, OTHER_CALL))
     assert (rig.counts, rig.receiver.legs_pending) == ({"accepted": 2}, 0)
+
+
+def test_while_it_drains_new_call_legs_are_refused_and_counted():
+    rig = Rig()
+    rig.receive(forked(100))
+    rig.receiver.take_no_new()
+    assert rig.receive(forked(100, OTHER_CALL), forked(101)) == [
+        DropReason.DRAINING,
+        DropReason.ACCEPTED,
+    ]
+    # the other side of a running call, and its next track, are of that call
+    rig.receive(forked(100, first=0xC5))
+    rig.receiver.close_call(CALL)
+    rig.receive(forked(200))
+    assert rig.counts == {"accepted": 4, "draining": 1}
+    assert [track[2:] for track in rig.tracks] == [
+        (CALL, "A", "inbound"), (CALL, "A", "outbound"), (CALL, "A", "inbound"),
+    ]  # fmt: skip
+
+
+def test_while_it_drains_forks_that_were_asked_for_still_come():
+    rig = Rig()
+    rig.receiver.take_no_new([OTHER_CALL])
+    rig.receive(forked(100), plain(100), forked(100, OTHER_CALL))
+    rig.receive(plain(100), binding=Binding(OTHER_CALL, direction=Direction.OUTBOUND))
+    assert rig.counts == {"accepted": 2, "draining": 2}
+    assert {track[2] for track in rig.tracks} == {OTHER_CALL}
+
+
+def test_while_it_drains_unknown_legs_do_not_wait():
+    rig = known()
+    rig.receive(forked(100))
+    rig.receiver.take_no_new()
+    rig.receive(forked(100, OTHER_CALL))
+    assert rig.counts == {"pending": 1, "draining": 1}
+    rig.receiver.admit(CALL)
+    rig.check()
+    assert rig.counts == {"draining": 2}
+
+
+def test_admission_that_ends_takes_in_what_waited():
+    rig = known()
+    rig.receive(forked(100), forked(100, OTHER_CALL), forked(101))
+    rig.receiver.set_admission(None)
+    rig.check()
+    assert (rig.counts, rig.receiver.legs_pending) == ({"accepted": 3}, 0)
+    assert [track[2] for track in rig.tracks] == [CALL, OTHER_CALL]
+
+
+def test_admission_that_begins_lets_open_tracks_go_on():
+    rig = Rig()
+    rig.receive(forked(100))
+    rig.receiver.set_admission(Admission(wait_s=10))
+    rig.receive(forked(101), forked(100, OTHER_CALL))
+    assert rig.counts == {"accepted": 2, "pending": 1}
+    rig.receiver.admit(OTHER_CALL)
+    assert rig.counts == {"accepted": 3}
 
 
 def test_each_new_track_is_told():

@@ -41,7 +41,12 @@ def test_denied_datagram_gives_reason_and_sizes(case):
 
 
 def test_every_reason_of_the_wire_has_a_case():
-    of_tracks = {DropReason.TRACKS_FULL, DropReason.STRAY, DropReason.UNKNOWN_LEG}
+    of_tracks = {
+        DropReason.TRACKS_FULL,
+        DropReason.STRAY,
+        DropReason.UNKNOWN_LEG,
+        DropReason.DRAINING,
+    }
     assert {case.reason for case in CASES} == set(DropReason) - of_tracks
 
 
@@ -116,7 +121,7 @@ def test_labels_are_the_names_in_small_letters():
     assert [reason.label for reason in DropReason] == [
         "accepted", "short", "truncated", "strep_version", "header_length", "rtp_version", "csrc",
         "extension", "padding", "rtcp", "t38", "sip", "other", "tracks_full",
-        "stray", "unknown_leg",
+        "stray", "unknown_leg", "draining",
     ]  # fmt: skip
 
 

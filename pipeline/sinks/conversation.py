@@ -1,0 +1,327 @@
+"""How two parties share a conversation: where they talk over each other, and where nobody speaks.
+
+The tracks of one call leg are the parties. What they say is known from the events of a voice
+activity sink, whichever runs; no audio is looked at. Those events are told late (a pause must have
+lasted before it is one) but name exact positions, which the arrival of each track's first packet
+places on a common clock. So the conversation is gone through twice:
+
+- as it happens, `settle_ms` behind the clock, when what was said until then has been told: events;
+- as a whole when the last track has ended, from all that was told: results.
+"""
+
+from __future__ import annotations
+
+import heapq
+from bisect import insort
+from collections import Counter
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any, ClassVar
+
+import numpy as np
+
+from pipeline.block import Event
+from pipeline.sinks.base import Sink, SinkError
+from pipeline.talk import mutual_silence, talk_over
+from pipeline.utc import rfc3339
+
+if TYPE_CHECKING:
+    from collections.abc import Hashable, Mapping
+
+    from pipeline.block import AudioBlock, DirectionName, Track, TrackSummary
+
+MAX_PENDING = 256
+"""Edges of speech that wait to be settled, of a conversation."""
+DEFAULT_RATE_HZ = 8000
+"""Of events before anything was heard of a track's rate."""
+
+
+class ConversationSink(Sink):
+    """Tells where both parties of a call leg speak, and where none does.
+
+    Options:
+    `silence_s`: silence is mutual when nobody has spoken for so long.
+    `overlap_ms`: both must speak for so long; what is shorter is a mere "yes".
+    `settle_ms`: how far behind the clock events are told. A voice activity sink must have told
+    within this of a start or a stop; one that tells later makes events inexact, never results.
+    `max_segments`: spans of speech kept per direction; those beyond it are counted.
+
+    Emits `talk_over_started` and `mutual_silence_started` with `start_s`, and `talk_over_stopped`
+    and `mutual_silence_stopped` with `start_s` and `end_s`: seconds since the first packet of the
+    conversation's first track. Talk-over is told of the track that spoke up last, silence of the
+    first track.
+
+    Needs a sink that emits `speech_started` and `speech_stopped`. With several of them a party
+    speaks where any says so.
+    """
+
+    threaded: ClassVar[bool] = False
+
+    def __init__(
+        self,
+        *,
+        silence_s: float = 5.0,
+        overlap_ms: float = 300.0,
+        settle_ms: float = 750.0,
+        max_segments: int = 10_000,
+    ) -> None:
+        _check("silence_s", silence_s, 0.1, 3600)
+        _check("overlap_ms", overlap_ms, 1, 60_000)
+        _check("settle_ms", settle_ms, 0, 60_000)
+        _check("max_segments", max_segments, 1, 1_000_000)
+        self._silence_ns = round(silence_s * 1e9)
+        self._overlap_ns = round(overlap_ms * 1e6)
+        self._settle_ns = round(settle_ms * 1e6)
+        self._max_segments = max_segments
+        self._parties: dict[int, _Party] = {}  # by row
+        self._conversations: dict[Hashable, _Conversation] = {}
+        self._due: list[tuple[int, int, _Conversation]] = []  # a heap; the number breaks ties
+        self._pushed = 0
+
+    def open(self, track: Track) -> None:
+        """Join the conversation of the track's call leg, or begin one."""
+        key = track.call_leg_id, track.leg
+        conversation = self._conversations.get(key)
+        if conversation is None:
+            conversation = _Conversation(
+                track,
+                _Condition("talk_over", self._overlap_ns),
+                _Condition("mutual_silence", self._silence_ns, track.opened_ns),
+            )
+            self._conversations[key] = conversation
+        self._parties[track.row] = _Party(track, conversation)
+        conversation.open_tracks += 1
+        self._schedule(conversation)
+
+    def write(self, block: AudioBlock) -> None:
+        """Audio is not looked at."""
+
+    def event(self, event: Event) -> None:
+        """Take an edge of speech."""
+        if event.kind not in {"speech_started", "speech_stopped"}:
+            return
+        party = self._parties.get(event.track.row)
+        if party is None or party.track.generation != event.track.generation:
+            return  # told of a track that is over
+        party.rate_hz = event.sample_rate_hz
+        at_ns = party.moment_ns(event.position_samples)
+        if event.kind == "speech_started":
+            self._start(party, at_ns)
+        else:
+            self._stop(party, at_ns)
+
+    def tick(self, now_ns: int) -> None:
+        """Tell what has become certain."""
+        while self._due and self._due[0][0] <= now_ns:
+            due_ns, _, conversation = heapq.heappop(self._due)
+            if due_ns == conversation.due_ns:  # not settled or put forward since
+                conversation.due_ns = None
+                self._settle(conversation, now_ns - self._settle_ns)
+                self._schedule(conversation)
+
+    def close(self, track: Track, summary: TrackSummary) -> Mapping[str, Any] | None:
+        """End a track; return results when it was the last open one of its conversation.
+
+        These are `started_at` (RFC 3339, where the times begin), `talk_over` and `silence`
+        (lists of `[start_s, end_s]`), their sums `talk_over_s` and `silence_s`, and
+        `speech_dropped`, the spans of speech beyond `max_segments`.
+        """
+        party = self._parties.pop(track.row)
+        party.rate_hz = summary.sample_rate_hz or party.rate_hz
+        end_ns = max(party.moment_ns(summary.duration_samples), summary.last_arrival_ns)
+        while party.depth:  # its voice activity sink closes after this one, or was switched off
+            self._stop(party, party.moment_ns(summary.duration_samples))
+        conversation = party.conversation
+        conversation.end_ns = max(conversation.end_ns, end_ns)
+        conversation.open_tracks -= 1
+        if conversation.open_tracks:
+            return None
+        del self._conversations[track.call_leg_id, track.leg]
+        conversation.due_ns = None
+        pending = conversation.pending
+        self._settle(conversation, max(conversation.end_ns, *(edge[0] for edge in pending), 0))
+        for condition in conversation.conditions:
+            self._turn(conversation, condition, conversation.settled_ns, holds=False)
+        return self._results(conversation)
+
+    def _start(self, party: _Party, at_ns: int) -> None:
+        party.depth += 1
+        if party.depth == 1:
+            party.speaks_since_ns = at_ns
+            self._edge(party, at_ns, 1)
+
+    def _stop(self, party: _Party, at_ns: int) -> None:
+        if not party.depth:
+            return
+        party.depth -= 1
+        if party.depth == 0:
+            conversation, direction = party.conversation, party.track.direction
+            at_ns = max(at_ns, party.speaks_since_ns)
+            spans = conversation.spans.setdefault(direction, [])
+            if len(spans) < self._max_segments:
+                spans.append((party.speaks_since_ns, at_ns))
+            else:
+                conversation.dropped += 1
+            self._edge(party, at_ns, -1)
+
+    def _edge(self, party: _Party, at_ns: int, step: int) -> None:
+        conversation = party.conversation
+        edge = (at_ns, -step, party.track.direction, party)
+        # at one moment those who begin come first, so that nobody is thought silent in between
+        insort(conversation.pending, edge, key=lambda each: each[:2])
+        if len(conversation.pending) > MAX_PENDING:  # a sender's clock that runs far ahead
+            self._settle(conversation, conversation.pending[0][0])
+        self._schedule(conversation)
+
+    def _schedule(self, conversation: _Conversation) -> None:
+        """See to it that the conversation is settled when the next thing can be certain."""
+        moments = [edge[0] for edge in conversation.pending[:1]]
+        moments += [
+            condition.since_ns + condition.least_ns
+            for condition in conversation.conditions
+            if condition.since_ns is not None and not condition.is_told
+        ]
+        if not moments:
+            return
+        due_ns = min(moments) + self._settle_ns
+        if conversation.due_ns is None or due_ns < conversation.due_ns:
+            conversation.due_ns = due_ns
+            self._pushed += 1
+            heapq.heappush(self._due, (due_ns, self._pushed, conversation))
+
+    def _settle(self, conversation: _Conversation, until_ns: int) -> None:
+        """Go through the conversation up to a moment, and tell what happened."""
+        pending = conversation.pending
+        while pending and pending[0][0] <= until_ns:
+            at_ns, minus_step, direction, party = pending.pop(0)
+            at_ns = max(at_ns, conversation.settled_ns)  # one that was told late counts from now
+            conversation.settled_ns = at_ns
+            for condition in conversation.conditions:
+                self._tell_start(conversation, condition)
+            conversation.talking[direction] -= minus_step
+            if minus_step < 0:
+                conversation.last_speaker = party
+            talking = [n for n in conversation.talking.values() if n]
+            over, quiet = conversation.conditions
+            self._turn(conversation, over, at_ns, holds=len(talking) > 1)
+            self._turn(conversation, quiet, at_ns, holds=not talking)
+        conversation.settled_ns = max(conversation.settled_ns, until_ns)
+        for condition in conversation.conditions:
+            self._tell_start(conversation, condition)
+
+    def _turn(
+        self, conversation: _Conversation, condition: _Condition, at_ns: int, *, holds: bool
+    ) -> None:
+        if holds and condition.since_ns is None:
+            condition.since_ns, condition.is_told = at_ns, False
+        elif not holds and condition.since_ns is not None:
+            since_ns, condition.since_ns = condition.since_ns, None
+            if condition.is_told:
+                self._tell(conversation, condition, "stopped", since_ns, at_ns)
+
+    def _tell_start(self, conversation: _Conversation, condition: _Condition) -> None:
+        since_ns = condition.since_ns
+        if since_ns is None or condition.is_told:
+            return
+        if conversation.settled_ns - since_ns >= condition.least_ns:
+            condition.is_told = True
+            self._tell(conversation, condition, "started", since_ns)
+
+    def _tell(
+        self, conversation: _Conversation, condition: _Condition, what: str, *moments_ns: int
+    ) -> None:
+        names = ("start_s", "end_s")
+        data = {
+            name: conversation.seconds(moment_ns)
+            for name, moment_ns in zip(names, moments_ns, strict=False)
+        }
+        party = conversation.last_speaker
+        if condition.name == "mutual_silence" or party is None:
+            rate_hz = DEFAULT_RATE_HZ if party is None else party.rate_hz
+            party = _Party(conversation.first, conversation, rate_hz)
+        position = party.position_samples(moments_ns[-1])
+        self.emit(Event(f"{condition.name}_{what}", party.track, position, party.rate_hz, data))
+
+    def _results(self, conversation: _Conversation) -> dict[str, Any]:
+        begin_ns = conversation.first.opened_ns
+        parties = [
+            np.array(conversation.spans.get(direction, []), np.int64).reshape(-1, 2)
+            for direction in ("inbound", "outbound")
+        ]
+        over_ns = talk_over(parties, self._overlap_ns)
+        silence_ns = mutual_silence(parties, begin_ns, conversation.end_ns, self._silence_ns)
+        return {
+            "started_at": rfc3339(conversation.first.opened_unix_ns),
+            "talk_over": [list(map(conversation.seconds, span)) for span in over_ns.tolist()],
+            "silence": [list(map(conversation.seconds, span)) for span in silence_ns.tolist()],
+            "talk_over_s": round(float((over_ns[:, 1] - over_ns[:, 0]).sum()) / 1e9, 4),
+            "silence_s": round(float((silence_ns[:, 1] - silence_ns[:, 0]).sum()) / 1e9, 4),
+            "speech_dropped": conversation.dropped,
+        }
+
+
+@dataclass(slots=True)
+class _Condition:
+    """Something that holds from time to time and is told when it has held for long enough."""
+
+    name: str
+    least_ns: int
+    since_ns: int | None = None
+    """None while it does not hold."""
+    is_told: bool = False
+
+
+@dataclass(slots=True)
+class _Party:
+    """An open track."""
+
+    track: Track
+    conversation: _Conversation
+    rate_hz: int = DEFAULT_RATE_HZ
+    depth: int = 0
+    """How many voice activity sinks hear it speak."""
+    speaks_since_ns: int = 0
+
+    def moment_ns(self, position_samples: int) -> int:
+        """Return when a sample stands, on the receiver's clock."""
+        return self.track.opened_ns + position_samples * 1_000_000_000 // self.rate_hz
+
+    def position_samples(self, moment_ns: int) -> int:
+        """Return which sample stands at a moment."""
+        return round((moment_ns - self.track.opened_ns) * self.rate_hz / 1e9)
+
+
+class _Conversation:
+    """The tracks of a call leg from the opening of the first to the end of the last.
+
+    All moments are on the receiver's clock. A track that comes back while another is open goes on
+    with the conversation, as it does with the recording.
+    """
+
+    def __init__(self, first: Track, over: _Condition, quiet: _Condition) -> None:
+        self.first = first
+        self.conditions = (over, quiet)
+        self.open_tracks = 0
+        self.end_ns = first.opened_ns
+        self.spans: dict[DirectionName, list[tuple[int, int]]] = {}
+        """What each direction said, for the results."""
+        self.dropped = 0
+        self.pending: list[tuple[int, int, DirectionName, _Party]] = []
+        """Edges that are not settled yet, in order: moment, -1 for a start and 1 for a stop."""
+        self.talking: Counter[DirectionName] = Counter()
+        """Tracks that speak at `settled_ns`, by direction."""
+        self.settled_ns = first.opened_ns
+        """What happened before was told."""
+        self.last_speaker: _Party | None = None
+        self.due_ns: int | None = None
+        """When it is to be settled."""
+
+    def seconds(self, moment_ns: int) -> float:
+        """Return a moment as seconds since the first packet."""
+        return round((moment_ns - self.first.opened_ns) / 1e9, 4)
+
+
+def _check(name: str, value: float, least: float, most: float) -> None:
+    if not least <= value <= most:
+        raise SinkError(
+            f"conversation: {name} must be between {least:g} and {most:g}, not {value:g}"
+        )

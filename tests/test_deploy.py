@@ -1,0 +1,156 @@
+"""What is meant to be copied by operators is right, as far as that can be told here."""
+
+from __future__ import annotations
+
+import configparser
+import re
+import tomllib
+from pathlib import Path
+
+import pytest
+from prometheus_client.parser import text_string_to_metric_families
+from test_metrics import PLANE
+
+from strep.config import load
+from strep.control.figures import MemoryFigures
+from strep.control.webhooks import WebhookReceiver
+from strep.figures import Figures, Overview, WorkerView
+from strep.http import ConnectionsClosed
+from strep.metrics import exposition
+
+ROOT = Path(__file__).parents[1]
+DEPLOY = ROOT / "deploy"
+RULES = (DEPLOY / "alerts.yml").read_text()
+ALERTS = re.findall(r"- alert: (\w+)\n +expr: (.+)\n", RULES)
+OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+
+
+def metric_names():
+    """Return every name that a sample of the daemon can have."""
+    figures = Figures(
+        datagrams={"accepted": 1},
+        tracks_closed={"idle": 1},
+        sink_frames={"wav": 1},
+        sink_dropped_frames={"wav": 1},
+        sink_errors={"wav": 1},
+        sink_queue_bytes={"wav": 1},
+        sink_off={"wav": 0},
+    )
+    text = exposition(
+        Overview([WorkerView(0, 1, "up", figures)]),
+        0,
+        memory=MemoryFigures(0, 0, 0),
+        plane=PLANE,
+        webhooks=WebhookReceiver(print, public_key=None, allow_unsigned=True),
+        http=ConnectionsClosed(1, 2),
+    ).decode()
+    return {
+        sample.name
+        for family in text_string_to_metric_families(text)
+        for sample in family.samples
+        if not sample.name.endswith("_created")
+    }
+
+
+NAMES = metric_names()
+
+
+def test_there_are_alerts_and_each_name_once():
+    names = [name for name, _ in ALERTS]
+    assert len(names) == len(set(names)) == RULES.count("- alert:") > 20
+
+
+@pytest.mark.parametrize(("alert", "expression"), ALERTS)
+def test_alert_asks_for_metrics_that_there_are(alert, expression):
+    without_labels = re.sub(r"\{[^}]*\}|\[[^\]]*\]", "", expression)
+    asked = set(re.findall(r"\b(?:strep|process)_\w+", without_labels))
+    assert asked <= NAMES
+    assert asked or "up" in expression
+    assert without_labels.count("(") == without_labels.count(")")
+    assert f"`{alert}`" in OPERATIONS
+
+
+def test_every_metric_is_explained():
+    control = (ROOT / "docs" / "control.md").read_text()
+    told = set(re.findall(r"`(_?[a-z][a-z_]*)(?:\{[^}]*\})?`", OPERATIONS + control))
+    endings = tuple(word for word in told if word.startswith("_"))
+    unexplained = {
+        name
+        for name in NAMES
+        if name.startswith("strep_") and name not in told and not name.endswith(endings)
+    }
+    assert unexplained == {"strep_info"} - told
+
+
+def test_example_of_settings_is_right_and_so_is_what_it_leaves_out():
+    text = (DEPLOY / "strep.toml").read_text()
+    assert load(DEPLOY / "strep.toml", {}, {}).workers == "auto"
+    whole = re.sub(r"^#(?=\[|\w+ = )", "", text, flags=re.MULTILINE)
+    settings = tomllib.loads(whole)
+    assert settings["keep_calls_days"] == 90
+    assert set(settings["control"]) == {
+        "webhook_public_key", "media_target", "admission", "auto_fork",
+    }  # fmt: skip
+
+
+def test_unit_is_notified_hardened_and_starts_what_there_is():
+    unit = configparser.RawConfigParser(strict=False)
+    unit.optionxform = str
+    unit.read(DEPLOY / "strep.service")
+    service = dict(unit["Service"])
+    assert service["Type"] == "notify"
+    assert service["ExecStart"].startswith("/opt/strep/bin/strep serve --config ")
+    assert service["CapabilityBoundingSet"] == ""
+    for key in ("NoNewPrivileges", "PrivateUsers", "MemoryDenyWriteExecute", "PrivateDevices"):
+        assert service[key] == "yes"
+    assert service["ProtectSystem"] == "strict"
+
+
+def test_firewall_is_balanced_and_names_the_default_ports():
+    rules = (DEPLOY / "nftables.conf").read_text()
+    assert rules.count("{") == rules.count("}")
+    assert "udp dport { 9000," in rules
+    assert "tcp dport 8080" in rules
+
+
+def locked(name):
+    """Return the versions that a lock has, by name, and how many hashes each has."""
+    text = (ROOT / name).read_text()
+    pin = r"^([a-z0-9._-]+)==(\S+)[^\n]*((?:\n    --hash=sha256:[0-9a-f]{64}.*)+)"
+    found = re.findall(pin, text, re.MULTILINE)
+    assert len(found) == text.count("==")
+    assert "://" not in text, "an index's address does not belong here"
+    return {name: (version, hashes.count("sha256:")) for name, version, hashes in found}
+
+
+def wanted(requirement):
+    """Return the name of a requirement and the least version that it asks for."""
+    name, least = re.match(r"([A-Za-z0-9._-]+)>=([0-9.]+)", requirement).groups()
+    return name.lower(), tuple(map(int, least.split(".")))
+
+
+@pytest.mark.parametrize(
+    ("lock", "section", "key"),
+    [
+        ("requirements.lock", "project", "dependencies"),
+        ("requirements-build.lock", "build-system", "requires"),
+    ],
+)
+def test_container_installs_what_the_project_asks_for(lock, section, key):
+    project = tomllib.loads((ROOT / "pyproject.toml").read_text())
+    pinned = locked(lock)
+    assert all(hashes for _, hashes in pinned.values())
+    for requirement in project[section][key]:
+        name, least = wanted(requirement)
+        version = tuple(map(int, pinned[name][0].split(".")))
+        assert version >= least, requirement
+    commands = (ROOT / "Dockerfile").read_text().replace("\\\n", "").split("RUN ")
+    assert re.search(rf"--require-hashes [^&]*-r {lock}\b", "".join(commands))
+
+
+def test_container_is_nobody_and_writes_one_folder():
+    image = (ROOT / "Dockerfile").read_text()
+    assert "\nUSER 10001:10001\n" in image
+    assert re.findall(r"^VOLUME (.*)$", image, re.MULTILINE) == ["/recordings"]
+    for option in ("--read-only", "--cap-drop ALL", "no-new-privileges"):
+        assert option in image
