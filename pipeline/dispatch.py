@@ -10,11 +10,13 @@ from __future__ import annotations
 import logging
 import threading
 from collections import Counter, deque
+from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from uuid import UUID
 
     import numpy as np
     from numpy.typing import NDArray
@@ -39,7 +41,8 @@ class Dispatcher:
     """All sinks of a receiver.
 
     `on_closed(track, summary, results)` is called once per closed track, when all sinks have
-    closed it, on the thread of the last one. With `wait_when_full` a full queue holds up the
+    closed it, on the thread of the last one. `facts(call_leg_id)` tells the sinks what is known of
+    a call leg, on their threads. With `wait_when_full` a full queue holds up the
     caller instead of dropping: for captures, which can wait.
     """
 
@@ -48,6 +51,7 @@ class Dispatcher:
         sinks: Mapping[str, Sink],
         *,
         on_closed: Callable[[Track, TrackSummary, Results], None] | None = None,
+        facts: Callable[[UUID], Mapping[str, Any] | None] | None = None,
         queue_bytes: int = DEFAULT_QUEUE_BYTES,
         wait_when_full: bool = False,
     ) -> None:
@@ -67,6 +71,8 @@ class Dispatcher:
         self._next_tick_ns = 0
         for sink in sinks.values():
             sink.emit = self.emit  # type: ignore[method-assign]
+            if facts is not None:
+                sink.facts = facts  # type: ignore[method-assign]
 
     def start(self) -> None:
         """Prepare all sinks. Raises `SinkError` where one cannot run."""
@@ -109,6 +115,16 @@ class Dispatcher:
         self._inbox.append(event)
         if threading.get_ident() == self._owner:
             self._deliver()
+
+    def pause(self, call_leg_id: UUID, at_ns: int) -> None:
+        """Have no sound of a call leg kept that arrives from then on."""
+        for runner in self.runners:
+            runner.call("pause", call_leg_id, at_ns)
+
+    def resume(self, call_leg_id: UUID, at_ns: int) -> None:
+        """Have the sound kept again that arrives from then on."""
+        for runner in self.runners:
+            runner.call("resume", call_leg_id, at_ns)
 
     @property
     def is_closing(self) -> bool:
@@ -245,11 +261,23 @@ class InlineRunner:
 
     def close(self, closing: _Closing) -> None:
         """Close a track and collect the sink's results."""
-        closing.closed_by(self.name, self._run("close", closing.track, closing.summary))
+        result = self._run("close", closing.track, closing.summary)
+        if isinstance(result, Future):
+            result.add_done_callback(lambda done: self._close_late(closing, done))
+        else:
+            closing.closed_by(self.name, result)
 
     def stop(self) -> None:
         """Stop the sink."""
         self._run("stop")
+
+    def _close_late(self, closing: _Closing, done: Future[Mapping[str, Any] | None]) -> None:
+        """Collect results that took long; on the thread that had them."""
+        error = done.exception()
+        if error is not None:
+            self.errors += 1
+            logger.error("sink %s could not close a track", self.name, exc_info=error)
+        closing.closed_by(self.name, None if error is not None else done.result())
 
     def _run(self, method: str, *args: Any) -> Any:
         """Call the sink; whatever it raises is counted and ends here."""

@@ -8,17 +8,24 @@
       "earlier": [{"recording": "<file name>", "started_at": "...", "ended_at": "..."}, ...],
       "recordings": ["<file name>", ...],
       "quality": {<as of call_quality>},
+      "files": [{"recording": "<file name>", "start_s": 0.0, "duration_s": 300.0}, ...],
+      "marks": [{"kind": "paused", "at_s": 12.5, "at": "2026-01-31T12:00:12.500Z"}, ...],
       "tracks": [<as of track_entry>, ...]
     }
 
 Every track is added when it ends, so that the manifest of a call with one side only is complete.
 `call` is there where somebody knew of the call, `earlier` where there are other recordings of the
-same call leg that began before.
+same call leg that began before. `files` is there where a recording is split: together, in their
+order, they are the recording, on which the tracks' `offset_s` counts. `marks` is there where it was
+paused or resumed; `at_s` counts from `started_at`.
 """
 
 from __future__ import annotations
 
 import json
+import math
+import threading
+from datetime import datetime
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +39,15 @@ if TYPE_CHECKING:
     from pipeline.block import Track, TrackSummary
 
 VERSION = 1
+HIDDEN_DIGIT = "?"
+"""Stands for a key that was pressed while the call was paused."""
+_MARGIN_S = 0.5
 
-_RECORDING_RESULTS = {"recording", "manifest", "channel", "offset_samples"}
+_RECORDING_RESULTS = {
+    *("recording", "manifest", "channel", "offset_samples", "files", "marks", "instead_of"),
+}
+_writing = threading.Lock()
+"""Tracks of one recording may be closed on several threads."""
 
 
 def add_track(
@@ -63,26 +77,61 @@ def add_track(
     entry = track_entry(track, summary, own)
     if entry["recording"] is not None:
         entry["recording"] = Path(entry["recording"]).name
-    before = _read(path)
+    recorded = next((each for each in own.values() if "manifest" in each), {})
+    with _writing:
+        manifest = _with_track(_read(path), path, entry, recorded, call=call, earlier=earlier)
+        _write(path, manifest)
+
+
+def _with_track(
+    before: Mapping[str, Any],
+    path: Path,
+    entry: dict[str, Any],
+    recorded: Mapping[str, Any],
+    *,
+    call: Mapping[str, Any] | None,
+    earlier: Sequence[Mapping[str, Any]],
+) -> dict[str, Any]:
+    """Return the manifest with a track more; `recorded` are the recorder's results for it."""
     tracks = [*before["tracks"], entry]
-    recordings = list(
-        dict.fromkeys(each["recording"] for each in tracks if each["recording"] is not None)
-    )
+    if "instead_of" in recorded:  # what was said of tracks that were closed before
+        planned = Path(recorded["instead_of"]).name
+        for each in tracks:
+            if each["recording"] == planned:
+                each["recording"] = entry["recording"]
+    files = recorded.get("files") or before.get("files")
+    named = [each["recording"] for each in tracks if each["recording"] is not None]
+    recordings = list(dict.fromkeys([*named, *(each["recording"] for each in files or ())]))
+    started_at = min(each["started_at"] for each in tracks)
+    marks = {
+        (each["at"], each["kind"])
+        for each in (*before.get("marks", ()), *recorded.get("marks", ()))
+    }
     others = [each | {"recording": _beside(path, each["recording"])} for each in map(dict, earlier)]
     others = [each for each in others if each["recording"] not in recordings]
     manifest = {
         "version": VERSION,
         "call_leg_id": entry["call_leg_id"],
         "leg": entry["leg"],
-        "started_at": min(each["started_at"] for each in tracks),
+        "started_at": started_at,
         "ended_at": max(each["ended_at"] for each in tracks),
         "call": call or before.get("call"),
         "earlier": others or before.get("earlier"),
         "recordings": recordings,
         "quality": _call_quality(tracks),
+        "files": files,
+        "marks": [_mark(*each, started_at) for each in sorted(marks)] or None,
         "tracks": tracks,
     }
-    manifest = {key: value for key, value in manifest.items() if value is not None}
+    return {key: value for key, value in manifest.items() if value is not None}
+
+
+def _mark(at: str, kind: str, started_at: str) -> dict[str, Any]:
+    since = datetime.fromisoformat(at) - datetime.fromisoformat(started_at)
+    return {"kind": kind, "at_s": round(since.total_seconds(), 3), "at": at}
+
+
+def _write(path: Path, manifest: Mapping[str, Any]) -> None:
     part = path.with_name(path.name + ".part")
     part.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
     part.replace(path)
@@ -97,7 +146,9 @@ def track_entry(
     there is none), `speech` and `speech_levels_dbfs` from the sink `vad`, or else `silero` (empty
     without them); `dtmf` lists the keys that were pressed, as telephone-events and, where the sink
     `dtmf` ran, as tones in the audio, each press once. Whatever else the sinks returned stands
-    under their names. `quality` is that of `pipeline.verdict`, `rtcp` that of `pipeline.reports`,
+    under their names. Keys that were pressed while the recording was paused are hidden.
+
+    `quality` is that of `pipeline.verdict`, `rtcp` that of `pipeline.reports`,
     there where any came, and `timeline` is there once the track is closed.
     """
     recorder = next((name for name, result in results.items() if "manifest" in result), None)
@@ -163,6 +214,8 @@ def track_entry(
             "began": track.began,
             "gap_s": round(track.gap_s, 3),
         }
+    if recorded.get("marks"):
+        entry["dtmf"] = _hidden(entry["dtmf"], recorded["marks"], track.opened_unix_ns / 1e9)
     told = {
         recorder: _RECORDING_RESULTS,
         listener: {"speech"},
@@ -173,6 +226,28 @@ def track_entry(
         if further:
             entry.setdefault(name, further)
     return entry
+
+
+def _hidden(
+    presses: Sequence[Mapping[str, Any]], marks: Sequence[Mapping[str, Any]], opened_unix_s: float
+) -> list[dict[str, Any]]:
+    """Return key presses (`digit`, `start_s`, `duration_ms`) without the digits of pauses."""
+    pauses: list[list[float]] = []
+    for mark in marks:
+        at_s = datetime.fromisoformat(mark["at"]).timestamp() - opened_unix_s
+        if mark["kind"] == "paused":
+            pauses.append([at_s - _MARGIN_S, math.inf])
+        elif pauses:
+            pauses[-1][1] = at_s + _MARGIN_S
+    return [
+        {**press, "digit": HIDDEN_DIGIT}
+        if any(
+            first < press["start_s"] + press["duration_ms"] / 1000 and press["start_s"] < last
+            for first, last in pauses
+        )
+        else dict(press)
+        for press in presses
+    ]
 
 
 def _call_quality(tracks: Sequence[Mapping[str, Any]]) -> dict[str, Any] | None:

@@ -6,8 +6,10 @@ import json
 import time
 from functools import partial
 from typing import TYPE_CHECKING, Any, Unpack
+from uuid import UUID
 
 from strep import __version__
+from strep.control.forks import CallOverError
 from strep.control.webhooks import aiohttp_handler
 from strep.metrics import exposition
 from strep.receive.sockets import kernel_drops
@@ -131,6 +133,17 @@ class Front:
         except UnknownCallError:
             return None
         return details.as_json()
+
+    async def pause(self, call_id: str, *, is_paused: bool) -> Mapping[str, Any] | None:
+        """Pause or resume a call's recordings; see `Switchboard.pause`."""
+        call = await self.call(call_id)
+        if call is None:
+            return None
+        call_leg_id = call["call_leg_id"]
+        if call.get("is_open") is False:
+            raise CallOverError(f"the call of leg {call_leg_id} is over")
+        await self._board.pause(UUID(call_leg_id), is_paused=is_paused)
+        return {"call_leg_id": call_leg_id, "is_paused": is_paused}
 
     def look_at_drops(self) -> tuple[int, int]:
         """Return how many datagrams the kernel dropped since the last look, and in all."""

@@ -2,7 +2,7 @@
 
 A worker that was killed leaves `.part` files. One whose daemon was killed finishes its recordings,
 but nobody hears of it. The sink `wav` names its files by the time of their beginning and the call
-leg; see there.
+leg, unless it is told another `file_name`; see there.
 """
 
 from __future__ import annotations
@@ -24,7 +24,8 @@ if TYPE_CHECKING:
 
 _NAME = re.compile(
     r"(?P<began>\d{8}T\d{6}Z)-(?P<call_leg_id>[0-9a-f-]{36})-(?P<leg>[ab])"
-    r"(?:-(?P<direction>inbound|outbound))?(?:-(?P<copy>\d+))?\.wav(?P<part>\.part)?"
+    r"(?:-(?P<direction>inbound|outbound))?(?:-(?P<copy>\d+))?(?P<number>_\d{3,})?"
+    r"(?:\.wav(?P<part>\.part)?|\.flac|\.ogg|\.mp3)"
 )
 
 
@@ -35,6 +36,8 @@ class _File(NamedTuple):
     copy: int
     direction: str
     """Empty for a file of both directions."""
+    number: str
+    """Which file of a split recording it is; empty for all of another one."""
     path: Path
     is_part: bool
 
@@ -56,6 +59,7 @@ def find_recordings(folders: Iterable[Path], tracks: Sequence[StoredTrack]) -> l
                             began=match["began"],
                             copy=int(match["copy"] or 1),
                             direction=match["direction"] or "",
+                            number=match["number"] or "",
                             path=path,
                             is_part=match["part"] is not None,
                         )
@@ -72,18 +76,19 @@ def _found(track: StoredTrack, files: list[_File]) -> StoredTrack | None:
             continue
         if file.is_part:
             return replace(track, recording=str(file.path))
-        entry = _entry(file.path, track)
+        entry = _entry(file, track)
         if entry is not None:
             return StoredTrack.of(entry, track.worker)
     return None
 
 
-def _entry(recording: Path, track: StoredTrack) -> dict[str, Any] | None:
+def _entry(file: _File, track: StoredTrack) -> dict[str, Any] | None:
     """Return what the manifest beside a finished recording says of a track."""
-    manifest = recording.with_suffix(".json")
+    manifest = file.path.with_name(f"{file.path.stem.removesuffix(file.number)}.json")
     opened_at = rfc3339(track.opened_ns)
     with suppress(OSError, ValueError, LookupError, TypeError):  # none, or none that we know
         for entry in json.loads(manifest.read_text(encoding="utf-8"))["tracks"]:
             if (entry["direction"], entry["started_at"]) == (track.direction, opened_at):
-                return {**entry, "recording": str(recording), "manifest": str(manifest)}
+                recording = str(manifest.with_name(entry["recording"]))
+                return {**entry, "recording": recording, "manifest": str(manifest)}
     return None

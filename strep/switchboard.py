@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import asyncio
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import suppress
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
@@ -20,6 +21,7 @@ from strep.control.memory import Memory
 from strep.control.plane import ControlPlane, Workers
 from strep.control.webhooks import WebhookReceiver
 from strep.history import History
+from strep.pauses import PauseFiles
 from strep.sinks import folders
 from strep.storage import Storage
 from strep.store import StoreError
@@ -59,6 +61,10 @@ class Team(Workers, Protocol):
         """Tell the leg's earlier recordings."""
         ...
 
+    async def pause(self, call_leg_id: UUID, *, is_paused: bool) -> None:
+        """Keep no sound of the leg that arrives from now on, or keep it again."""
+        ...
+
 
 class Switchboard:
     """See the module. To be opened, started when the workers receive, and closed in any case.
@@ -77,6 +83,9 @@ class Switchboard:
         self._settings = settings
         self._workers = workers
         self._api_key = api_key
+        self._pause_files = PauseFiles(settings.recordings)
+        self._pausing = ThreadPoolExecutor(1, thread_name_prefix="pauses")
+        """One after the other: the last that was asked for counts."""
         self._client: CallControl | None = None
         self._history: History | None = None
         self._processing: asyncio.Task[None] | None = None
@@ -156,8 +165,26 @@ class Switchboard:
             await self._client.__aexit__(None, None, None)
         if self.memory is not None and not await self.memory.written():
             logger.error("not all that happened could be written to the database")
+        self._pausing.shutdown()
         if self.storage is not None:
             await self.storage.close()
+
+    async def pause(self, call_leg_id: UUID, *, is_paused: bool) -> None:
+        """Have a leg's recordings paused or resumed, which is in force when this returns.
+
+        Raises `PauseError` where that is not sure. What is paused stays so in the next daemon.
+        """
+        note = self._pause_files.put if is_paused else self._pause_files.remove
+        loop = asyncio.get_running_loop()
+        try:
+            await loop.run_in_executor(self._pausing, note, call_leg_id)
+        except OSError as error:
+            logger.warning(
+                "a pause, or its end, cannot be noted: it ends with the worker",
+                call_leg_id=str(call_leg_id),
+                error=str(error),
+            )
+        await self._workers.pause(call_leg_id, is_paused=is_paused)
 
     # -- what the workers say
 

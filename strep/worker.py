@@ -16,6 +16,7 @@ from pipeline.formats import declared_format
 from strep.callbook import CallBook
 from strep.calls import open_calls
 from strep.figures import Figures
+from strep.pauses import PauseFiles
 from strep.portpairs import PortPairs
 from strep.receive.admission import Admission
 from strep.receive.drain import Drain, Port
@@ -64,8 +65,11 @@ class Worker:
         self._pending_leg_s = _pending_leg_s(settings)
         self._news = TrackNews(tell)
         self.dispatcher = Dispatcher(
-            make_sinks(settings.sinks, settings.recordings), on_closed=self._closed
+            make_sinks(settings.sinks, settings.recordings),
+            on_closed=self._closed,
+            facts=self._book.facts,
         )
+        self._pause_files = PauseFiles(settings.recordings)
         self.receiver = Receiver(
             self.dispatcher,
             max_tracks=settings.max_tracks,
@@ -108,6 +112,8 @@ class Worker:
         """Begin to receive, on the running event loop."""
         self._news.start()
         self.dispatcher.start()
+        for call_leg_id in self._pause_files.legs():  # before any packet of theirs is read
+            self.dispatcher.pause(call_leg_id, 0)
         self.drain.start()
 
     def stop(self) -> None:
@@ -137,6 +143,11 @@ class Worker:
     def close_call(self, call_leg_id: UUID) -> None:
         """Close the leg's tracks, so that its recordings are finished."""
         self.receiver.close_call(call_leg_id)
+
+    def pause(self, call_leg_id: UUID, *, is_paused: bool) -> None:
+        """Keep no sound of the leg that arrives from now on, or keep it again."""
+        tell = self.dispatcher.pause if is_paused else self.dispatcher.resume
+        tell(call_leg_id, time.monotonic_ns())
 
     def remind(self, call_leg_id: UUID, earlier: Mapping[str, Earlier]) -> None:
         """Take in the leg's earlier recordings, by leg A or B, for the manifests of new ones."""

@@ -5,6 +5,7 @@ They talk over a channel in lines of JSON. The parent says
     {"ask": "figures"}, {"ask": "calls"}
     {"announce": ID, "facts": {...}}, {"forget": ID}, {"close_call": ID}
     {"remind": ID, "earlier": {"A": [...]}}
+    {"pause": ID, "is_paused": true}
     {"open_ports": [rx, tx], "call_leg_id": ID}, {"close_ports": [rx, tx]}
     {"drain_calls": [ID, ...]}, {"reload": [...]}
 
@@ -16,6 +17,7 @@ fields of `Live`. The worker says
     {"calls": "..."}       open calls as of `open_calls`, any number of times, then null
     {"opened": {...}}      an entry of `TrackNews`, as {"closed": {...}}
     {"ports": [rx, tx], "error": null}    the ports were opened or closed, or why they were not
+    {"paused": ID, "is_paused": true}     it is so from now on
 
 The end of the parent's side of the channel, closed or torn, means: finish all recordings and end.
 """
@@ -137,6 +139,9 @@ class _Attendant:
                             self.say(figures=self.figures(worker))
                         case {"ask": "calls"} if listing is None or listing.done():
                             listing = asyncio.create_task(self._list_calls(worker))
+                        case {"pause": call_leg_id, "is_paused": is_paused}:
+                            worker.pause(UUID(call_leg_id), is_paused=is_paused)
+                            self.say(paused=call_leg_id, is_paused=is_paused)
                         case message:
                             self._obey(worker, message)
         finally:

@@ -87,6 +87,10 @@ class OneWorker:
         """Tell the leg's earlier recordings."""
         self._worker.remind(call_leg_id, earlier)
 
+    async def pause(self, call_leg_id: UUID, *, is_paused: bool) -> None:
+        """Keep no sound of the leg that arrives from now on, or keep it again."""
+        self._worker.pause(call_leg_id, is_paused=is_paused)
+
     def drain_calls(self, further: Iterable[UUID]) -> None:
         """Take no new call legs but `further`."""
         self._worker.drain_calls(further)
@@ -188,6 +192,13 @@ class ManyWorkers:
     def remind(self, call_leg_id: UUID, earlier: Mapping[str, Earlier]) -> None:
         """Tell the leg's earlier recordings."""
         self._place(call_leg_id).tell(remind=str(call_leg_id), earlier=earlier)
+
+    async def pause(self, call_leg_id: UUID, *, is_paused: bool) -> None:
+        """Keep no sound of the leg that arrives from now on, or keep it again.
+
+        Raises `PauseError` where its worker does not answer.
+        """
+        await self._place(call_leg_id).pause(call_leg_id, is_paused=is_paused)
 
     def drain_calls(self, further: Iterable[UUID]) -> None:
         """Take no new call legs but `further`.

@@ -13,6 +13,7 @@ import structlog
 
 from strep.figures import Figures, State, WorkerView
 from strep.nursery import NurseryLost
+from strep.pauses import PauseError
 from strep.workerprocess import LINE_BYTES, line
 
 if TYPE_CHECKING:
@@ -27,6 +28,7 @@ logger = structlog.get_logger("strep")
 FIGURES_WITHIN_S = 0.5
 CALLS_WITHIN_S = 5.0
 PORTS_WITHIN_S = 5.0
+PAUSE_WITHIN_S = 3.0
 EARLY_S = 10.0
 """A worker that ends within this time of its start ended early."""
 FIRST_DELAY_S = 0.25
@@ -93,6 +95,8 @@ class Workplace:
         self._calls: list[str] = []
         self._ports: dict[tuple[int, int], asyncio.Future[str | None]] = {}
         """The pairs of ports that are being opened or closed."""
+        self._pauses: dict[tuple[str, bool], asyncio.Future[None]] = {}
+        """The call legs that are being paused or resumed."""
 
     async def began(self) -> None:
         """Wait until the first worker receives; raises `WorkerError` where it cannot."""
@@ -229,6 +233,23 @@ class Workplace:
         with suppress(TimeoutError):
             await self._move_ports(pair, close_ports=pair)
 
+    async def pause(self, call_leg_id: UUID, *, is_paused: bool) -> None:
+        """Have a leg paused or resumed; raises `PauseError` where the worker does not answer.
+
+        A worker that dies before it answers has a successor that reads what is paused.
+        """
+        key = str(call_leg_id), is_paused
+        try:
+            async with asyncio.timeout(PAUSE_WITHIN_S):
+                await self._is_up.wait()
+                answer = self._pauses.get(key)
+                if answer is None:
+                    answer = self._pauses[key] = asyncio.get_running_loop().create_future()
+                    self._send({"pause": key[0], "is_paused": is_paused})
+                await asyncio.shield(answer)
+        except TimeoutError:
+            raise PauseError(f"worker {self.number}, which receives it, does not answer") from None
+
     async def _move_ports(self, pair: tuple[int, int], **what: Any) -> str | None:
         """Return what the worker answers: an error, or None. Raises TimeoutError."""
         async with asyncio.timeout(PORTS_WITHIN_S):
@@ -274,13 +295,20 @@ class Workplace:
                 self._listed = None
             case {"calls": some}:
                 self._calls.append(some)
-            case {"ports": [rx, tx], "error": error}:
-                _settle(self._ports.pop((rx, tx), None), error)
+            case {"paused": _} | {"ports": _}:
+                self._hear_done(message)
             case {"error": error}:
                 if self._has_begun.is_set():
                     logger.error(error, worker=self.number)
                 else:
                     self._fault = error
+
+    def _hear_done(self, message: dict[str, Any]) -> None:
+        match message:
+            case {"paused": call_leg_id, "is_paused": is_paused}:
+                _settle(self._pauses.pop((call_leg_id, is_paused), None), None)
+            case {"ports": [rx, tx], "error": error}:
+                _settle(self._ports.pop((rx, tx), None), error)
 
     def _hear_figures(self, figures: Figures) -> None:
         self._now = figures
@@ -318,6 +346,8 @@ class Workplace:
         _settle(self._asked, None)
         _settle(self._listed, None)
         self._asked = self._listed = None
+        while self._pauses:
+            _settle(self._pauses.popitem()[1], None)
         while self._ports:
             _settle(self._ports.popitem()[1], f"worker {self.number} has ended")
 

@@ -15,6 +15,7 @@ from planebench import Bench, CarrierDouble, S
 from pydantic import SecretStr
 
 from strep.api import application
+from strep.control.forks import CallOverError
 from strep.control.webhooks import WebhookReceiver, aiohttp_handler, sign
 from strep.http import start
 from strep.specs import Address
@@ -79,6 +80,8 @@ class DaemonDouble:
         self.status = dict(HEALTH)
         self.reasons = []
         self.open = OPEN_CALLS
+        self.paused = {}
+        """What was asked for, by call_leg_id."""
         self.error = None
         """Raised by everything that is asked, where there is one."""
 
@@ -109,6 +112,15 @@ class DaemonDouble:
             return next((c for c in self.open["calls"] if c["call_leg_id"] == call_id), None)
         with Store(self.path, read_only=True) as store, suppress(UnknownCallError):
             return store.details(call_id).as_json()
+
+    async def pause(self, call_id, *, is_paused):
+        call = await self.call(call_id)
+        if call is None:
+            return None
+        if call.get("is_open") is False:
+            raise CallOverError(f"the call of leg {call['call_leg_id']} is over")
+        self.paused[call["call_leg_id"]] = is_paused
+        return {"call_leg_id": call["call_leg_id"], "is_paused": is_paused}
 
     def _fail(self):
         if self.error is not None:

@@ -97,6 +97,9 @@ class NotedWorkers:
     def close_call(self, call_leg_id):
         self.told.append(("close_call", call_leg_id))
 
+    async def pause(self, call_leg_id, *, is_paused):
+        self.told.append(("pause" if is_paused else "resume", call_leg_id))
+
     async def open_ports(self, pair, call_leg_id):
         if {pair.rx, pair.tx} & self.taken:
             raise OSError(98, "Address already in use")

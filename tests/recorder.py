@@ -34,13 +34,10 @@ class Recorder:
 
     def __init__(self, folder: Path, **options: str) -> None:
         self.closed = []
-        self.receiver = Receiver(
-            Dispatcher(
-                {"wav": InlineWav(directory=folder, flush_s=0.02, **options), "vad": VadSink()},
-                on_closed=self._on_closed,
-            ),
-            unix_offset_ns=T0_NS,
-        )
+        wav = InlineWav(directory=folder, flush_s=0.02, fsync_s=0, **options)
+        dispatcher = Dispatcher({"wav": wav, "vad": VadSink()}, on_closed=self._on_closed)
+        dispatcher.start()
+        self.receiver = Receiver(dispatcher, unix_offset_ns=T0_NS)
 
     def receive(self, call: UUID, *directions: str, at_ms: int, packets: int = 10) -> None:
         """Receive 20 ms packets of a call, the first at `at_ms`, and have them on disk."""

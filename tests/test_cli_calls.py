@@ -10,12 +10,15 @@ from dataclasses import replace
 from pathlib import Path
 
 import pytest
+import structlog
+from apibench import ApiBench
 from capturefile import datagram, ethernet, pcap
 from storedcalls import CALL, CLOSED, CONTROL_ID, FORK, LEG, NOON_NS, S_NS
 
 from strep import cli
 from strep.cli import calls, output
 from strep.media import packetize
+from strep.pauses import PauseError
 from strep.store import Store, StoredCall, StoredTrack
 from strep.voices import load_voice
 
@@ -391,3 +394,43 @@ def test_a_database_is_read_while_the_daemon_has_it_open(found, database):
     with Store(database) as store:
         store.put_call(StoredCall(call_leg_id=LEG, started_ns=NOON_NS, from_number="+4420"))
         assert found("--number", "+4420") == [LEG]
+
+
+# -- pauses
+
+
+@pytest.fixture
+def asked(tmp_path, monkeypatch, capsys):
+    """Run `strep calls` in this process against a daemon with an open call."""
+    with structlog.testing.capture_logs(), ApiBench(tmp_path, database=False) as api:
+        monkeypatch.setenv("STREP_DAEMON", api.url)
+        monkeypatch.setattr(output.err, "_width", 1000)
+
+        def run(*arguments):
+            with pytest.raises(SystemExit) as exit_:
+                cli.main(["calls", *arguments])
+            captured = capsys.readouterr()
+            return exit_.value.code, captured.out, captured.err
+
+        run.api = api
+        yield run
+
+
+def test_call_is_paused_and_resumed(asked):
+    assert asked("pause", LEG) == (0, f"{LEG} paused\n", "")
+    assert asked.api.source.paused == {LEG: True}
+    code, out, err = asked("resume", LEG, "--json")
+    assert (code, json.loads(out), err) == (0, {"call_leg_id": LEG, "is_paused": False}, "")
+    assert asked.api.source.paused == {LEG: False}
+
+
+def test_call_that_there_is_not_cannot_be_paused(asked):
+    assert asked("pause", "v3:a/b?c") == (2, "", "strep: there is no call v3:a/b?c\n")
+    assert asked("resume", "") == (2, "", "strep: ID is empty\n")
+
+
+def test_pause_that_is_unsure_is_a_failure(asked):
+    asked.api.source.error = PauseError("worker 1, which receives it, does not answer")
+    assert asked("pause", LEG) == (
+        1, "", "strep: worker 1, which receives it, does not answer\n",
+    )  # fmt: skip

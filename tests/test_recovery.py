@@ -111,3 +111,26 @@ def test_all_folders_are_looked_through_and_those_that_are_none_passed_over(tmp_
     folders = [tmp_path / "gone", tmp_path / "file", tmp_path, tmp_path / "b"]
     (track,) = find_recordings(folders, [interrupted(at_ms=1000)])
     assert track.recording == str(tmp_path / "b" / f"{NAME.format(1)}.wav.part")
+
+
+@pytest.mark.parametrize(
+    ("options", "name"),
+    [
+        ({"format": "flac"}, f"{NAME.format(1)}.flac"),
+        ({"split_s": 1.0}, f"{NAME.format(1)}_001.wav"),
+    ],
+)
+def test_encoded_and_split_recordings_are_found(tmp_path, options, name):
+    recorder = Recorder(tmp_path, **options)
+    recorder.receive(CALL, "inbound", at_ms=1250, packets=80)
+    recorder.receiver.stop()
+    (track,) = find_recordings([tmp_path], [interrupted(at_ms=1250)])
+    assert (track.reason, track.recording) == ("end", str(tmp_path / name))
+    assert track.manifest == str(tmp_path / f"{NAME.format(1)}.json")
+
+
+def test_file_that_was_being_encoded_is_found_where_it_is_whole(tmp_path):
+    Recorder(tmp_path, format="flac").receive(CALL, "inbound", at_ms=1000)
+    (tmp_path / f"{NAME.format(1)}.flac.part").touch()
+    (track,) = find_recordings([tmp_path], [interrupted(at_ms=1000)])
+    assert track.recording == str(tmp_path / f"{NAME.format(1)}.wav.part")

@@ -9,14 +9,16 @@ from contextlib import asynccontextmanager
 from uuid import UUID
 
 import pytest
+import structlog
 from planebench import CALL, LEG, CarrierDouble, NotedWorkers
 from pydantic import SecretStr
 
 from pipeline.utc import rfc3339
 from strep.config import Settings
-from strep.control.forks import DrainingError
+from strep.control.forks import CallOverError, DrainingError
 from strep.control.ports import PortPair
 from strep.front import Front
+from strep.pauses import PauseFiles
 from strep.store import AmbiguousCallError, Store, StoreError
 from strep.switchboard import Switchboard
 
@@ -348,3 +350,34 @@ def test_without_a_database_open_calls_are_shown(tmp_path):
             await rig.front.call("428")
 
     run(scenario, tmp_path, database=None)
+
+
+def test_pause_is_in_force_and_noted_when_it_is_answered(tmp_path):
+    async def scenario(rig):
+        rig.board.track_opened(OPENED, 0)
+        assert await rig.front.pause("428c31b6", is_paused=True) == {
+            "call_leg_id": str(LEG),
+            "is_paused": True,
+        }
+        assert PauseFiles(tmp_path).legs() == {LEG}
+        await rig.front.pause(str(LEG), is_paused=False)
+        assert PauseFiles(tmp_path).legs() == set()
+        assert rig.team.told == [("pause", LEG), ("resume", LEG)]
+        assert await rig.front.pause("ffff", is_paused=True) is None
+        rig.board.track_closed(CLOSED, 0)
+        with pytest.raises(CallOverError, match="is over"):
+            await rig.front.pause(str(LEG), is_paused=True)
+
+    run(scenario, tmp_path)
+
+
+def test_pause_that_cannot_be_noted_is_in_force_and_said(tmp_path):
+    async def scenario(rig):
+        (tmp_path / ".paused").write_text("no folder")
+        rig.board.track_opened(OPENED, 0)
+        with structlog.testing.capture_logs() as lines:
+            await rig.front.pause(str(LEG), is_paused=True)
+        assert rig.team.told == [("pause", LEG)]
+        assert [line["log_level"] for line in lines] == ["warning"]
+
+    run(scenario, tmp_path)

@@ -5,11 +5,12 @@ the easy way in: one object per track that is fed plain arrays. Both are found b
 entry-point group `strep.sinks`, or as `package.module:Class`; their options are the keyword
 arguments of the constructor, converted and checked by their annotations.
 
-Order of calls: `open(track)`, any number of `write(block)`, `silence(rows, until)` and
-`event(event)`, `close(track, summary)`, and at the very end one `stop()`. All calls of one sink
-come from one thread: the receive loop where `threaded` is false, else a thread of the sink's own
-behind a bounded queue. A full queue drops blocks (counted, never delaying a packet) but neither
-`open` nor `close`.
+Order of calls: `open(track)`, any number of `write(block)`, `silence(rows, until)`, `event(event)`,
+`pause` and `resume`,
+`close(track, summary)`, and at the very end one `stop()`. All calls of one sink come from one
+thread: the receive loop where `threaded` is false, else a thread of the sink's own behind a bounded
+queue. A full queue drops blocks (counted, never delaying a packet), but no `open`, `close`, `pause`
+or `resume`.
 """
 
 from __future__ import annotations
@@ -19,6 +20,8 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from concurrent.futures import Future
+    from uuid import UUID
 
     import numpy as np
     from numpy.typing import NDArray
@@ -45,6 +48,14 @@ class Sink(ABC):
     def emit(self, event: Event) -> None:
         """Send an event to all sinks. Replaced by the dispatcher; a no-op before that."""
 
+    def facts(self, call_leg_id: UUID, /) -> Mapping[str, Any] | None:  # noqa: ARG002 -- replaced
+        """Return what is known of a call leg's call by now, as in manifests (`from`, `to`...).
+
+        None where nobody has told anything. Replaced by the dispatcher; to be called from any
+        thread.
+        """
+        return None
+
     def start(self) -> None:
         """Check and prepare what is needed. Raises `SinkError` in words for the operator."""
 
@@ -69,8 +80,23 @@ class Sink(ABC):
     def tick(self, now_ns: int) -> None:
         """Do what is due by time; called a few times a second on the receiver's clock."""
 
-    def close(self, track: Track, summary: TrackSummary) -> Mapping[str, Any] | None:
-        """End a track; return results for its manifest, ready for JSON."""
+    def pause(self, call_leg_id: UUID, at_ns: int) -> None:
+        """Keep no sound of a call leg whose packets arrive from then on, on the receiver's clock.
+
+        Tracks that are opened later are paused as well. Whatever keeps sound is to heed this.
+        """
+
+    def resume(self, call_leg_id: UUID, at_ns: int) -> None:
+        """Keep the sound again whose packets arrive from then on."""
+
+    def close(
+        self, track: Track, summary: TrackSummary
+    ) -> Mapping[str, Any] | Future[Mapping[str, Any] | None] | None:
+        """End a track; return results for its manifest, ready for JSON.
+
+        A future, where they take long: other tracks do not wait for it. It is to be done when
+        `stop` returns.
+        """
 
     def stop(self) -> None:
         """Release everything; nothing is called afterwards."""

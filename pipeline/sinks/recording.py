@@ -1,22 +1,33 @@
-"""The file of a recording and how its channels come together in it."""
+"""The files of a recording and how its channels come together in them."""
 
 from __future__ import annotations
 
 import contextlib
+from concurrent.futures import Future
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, NamedTuple
+from functools import cached_property
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple, TypeVar
 
 import numpy as np
 
 from pipeline.sinks.wavfile import WavFile
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from numpy.typing import NDArray
 
+    from pipeline.block import Track
+    from pipeline.sinks.finishing import Finisher, Outcome
     from pipeline.sinks.wavfile import SampleFormat
+
+T = TypeVar("T")
+
+SPLIT_GRACE_S = 30.0
+"""How far a recording goes on before the file behind it is finished, at most: a side that lags is
+still written to where it belongs."""
+_NO_LIMIT = 1 << 62
 
 
 class Part(NamedTuple):
@@ -30,105 +41,289 @@ class Part(NamedTuple):
     samples: NDArray[Any]
 
 
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """How the recordings of a sink are made."""
+
+    directory: Path
+    split_s: float = 0
+    """Media time of a file, after which another one goes on; 0 for one file however long."""
+    max_length_s: float = 0
+    """Media time that is recorded at most; 0 for all."""
+
+
 @dataclass(slots=True)
 class Placement:
     """Where a track is recorded."""
 
-    row: int
+    track: Track
     recording: Recording
     channel: int
     has_audio: bool = False
     offset_samples: int = 0
-    """Where the track's sample 0 stands in the file, settled by its first audio frame."""
+    """Where the track's sample 0 stands in the recording, settled by its first audio frame."""
+
+
+@dataclass(slots=True)
+class Piece:
+    """One of the files of a recording."""
+
+    start: int
+    """Where its first sample stands in the recording."""
+    file: WavFile
+    outcome: Future[Outcome] | None = None
+    """What becomes of it; None while it is written."""
 
 
 class Recording:
-    """One file with one or two channels, made when there is something to write.
+    """One recording with one or two channels: a file, or several that continue each other.
 
-    Every method may raise OSError; after that only `salvage` makes sense.
+    Files are made when there is something to write. Every method may raise OSError; after that
+    only `salvage` makes sense.
     """
 
-    def __init__(self, directory: Path, stem: str, channels: int, opened_ns: int) -> None:
-        self.stem = stem
-        """The file's name without suffix, and without a number where the name is taken."""
+    def __init__(
+        self,
+        plan: Plan,
+        name: Callable[[], str],
+        channels: int,
+        opened_ns: int,
+        finisher: Finisher,
+    ) -> None:
+        """`name` makes the stem when it is needed."""
         self.opened_ns = opened_ns
-        """The moment of the file's first sample, on the receiver's clock."""
+        """The moment of the first sample, on the receiver's clock."""
         self.tracks: list[Placement | None] = [None] * channels
         """The open tracks by channel."""
         self.law: int | None = None
-        """The number of the first frame's law; None before it."""
+        """The sink's number for the meaning of the first frame's codes; None before it."""
         self.rate_hz: int | None = None
-        """Samples per second, those of the first frame; None before it."""
+        """Samples per second, those of the first frame; None before it. See `settle`."""
         self.written = [0] * channels
         """Where each channel's audio ends; silence beyond."""
-        self.path: Path | None = None
-        """The file's name in the end; None while there is no file."""
+        self.end = 0
+        """Where the recording is to end, should nothing be written that far."""
+        self.marks: list[tuple[Literal["paused", "resumed"], int]] = []
+        """What was done and when, on the receiver's clock."""
+        self.pieces: list[Piece] = []
+        self.late_samples = 0
+        """Samples for files that were finished already."""
         self.error: str | None = None
         """Why the recording ended before its tracks."""
-        self._directory = directory
-        self._file: WavFile | None = None
+        self.is_finished = False
+        self._plan = plan
+        self._name = name
+        self._finisher = finisher
+        self._limit = _NO_LIMIT
+        self._split = 0
+        """Length of a file in samples; 0 for one however long."""
+        self._grace = 0
+        """How far a file stays open after its end, for what comes late."""
+
+    def settle(self, law: int, rate_hz: int) -> None:
+        """Settle by the first frame what the recording is made of."""
+        plan = self._plan
+        self.law, self.rate_hz = law, rate_hz
+        self._limit = round(plan.max_length_s * rate_hz) or _NO_LIMIT
+        self._split = round(plan.split_s * rate_hz)
+        self._grace = round(min(SPLIT_GRACE_S, plan.split_s) * rate_hz)
+
+    @cached_property
+    def stem(self) -> str:
+        """The file's name without suffix, and without a number where the name is taken."""
+        return self._name()
+
+    @property
+    def path(self) -> Path | None:
+        """The name in the end of the first file that there is, or is to be; None for no file."""
+        return next((path for path in map(self._path, self.pieces) if path is not None), None)
+
+    @property
+    def planned_path(self) -> Path | None:
+        """The name that the first file was to have."""
+        return self._finisher.final_path(self.pieces[0].file) if self.pieces else None
 
     @property
     def manifest(self) -> Path | None:
-        """The name of the manifest beside the file."""
-        return None if self.path is None else _manifest(self.path)
+        """The name of the manifest beside the recording, or beside the first of its files."""
+        if self.path is None:
+            return None
+        path = self.pieces[0].file.path
+        return path.with_name(f"{path.stem.removesuffix(_number(0) if self._split else '')}.json")
 
-    def write(self, parts: Sequence[Part], sample_format: SampleFormat, rate_hz: int) -> None:
-        """Write parts, at most one for each channel, over what was there.
+    @property
+    def is_cut(self) -> bool:
+        """Whether there was more than is recorded at most."""
+        return max(self.end, *self.written) > self._limit
 
-        The format counts when the file is made.
+    def files(self) -> list[dict[str, Any]]:
+        """Return name, beginning and length of each file, ready for JSON."""
+        rate_hz = self.rate_hz or 1
+        return [
+            {
+                "recording": path.name,
+                "start_s": piece.start / rate_hz,
+                "duration_s": piece.file.frames / rate_hz,
+            }
+            for piece, path in zip(self.pieces, map(self._path, self.pieces), strict=True)
+            if path is not None
+        ]
+
+    def write(self, parts: Sequence[Part], sample_format: SampleFormat) -> list[WavFile]:
+        """Write parts, at most one for each channel, over what was there; return the files.
+
+        The format counts when a file is made. What lies beyond the longest recording is left out.
         """
-        if self._file is None:
-            self._file = self._create(sample_format, rate_hz)
-            self.path = self._file.path
-        if len(self.tracks) == 1:
-            for part in parts:
-                self._file.write(part.start, part.samples[:, np.newaxis])
-        elif len(parts) == 2 and _touch(*parts):
-            _interleave(self._file, parts)
-        else:
-            for part in parts:
-                _interleave(self._file, [part])
-        self._file.write_header()
         for part in parts:
             self.written[part.channel] = max(self.written[part.channel], part.stop)
+        if max(self.written) > self._limit:
+            parts = [cut for part in parts if (cut := _between(part, 0, self._limit))]
+            if not parts:
+                return []
+        if not self._split:
+            file = self._piece(0, sample_format).file
+            _write(file, parts)
+            return [file]
+        first = min(part.start for part in parts) // self._split
+        last = (max(part.stop for part in parts) - 1) // self._split
+        files = []
+        for number in range(first, last + 1):
+            start = number * self._split
+            within = [cut for part in parts if (cut := _between(part, start, start + self._split))]
+            piece = self._piece(number, sample_format) if within else None
+            if piece is None:
+                continue
+            if piece.outcome is not None:
+                self.late_samples += sum(part.stop - part.start for part in within)
+                continue
+            _write(piece.file, [_moved(part, start) for part in within])
+            files.append(piece.file)
+        self._hand_over(max(self.written) - self._grace)
+        return [file for file in files if not file.is_closed]
 
-    def finish(self) -> None:
-        """Complete the file and give it its name."""
-        if self._file is not None:
-            file, self._file = self._file, None
-            file.finish()
+    def finish(self, sample_format: SampleFormat) -> None:
+        """Complete the recording; its files get their names."""
+        self.is_finished = True
+        if end := min(self.end, self._limit):
+            last = (end - 1) // self._split if self._split else 0
+            piece = self._piece(last, sample_format)
+            if piece.outcome is None:
+                piece.file.extend(end - piece.start)
+        self._hand_over(None)
 
     def salvage(self, error: str) -> None:
         """End the recording because of an error; keep what was written, if that is possible."""
         self.error = error
-        file, self._file = self._file, None
-        if file is None:  # not made, or lost while it was finished
-            self.path = None
-        elif file.frames == 0:
-            self.path = None
-            with contextlib.suppress(OSError):
-                file.discard()
-        else:
-            try:
-                file.finish()
-            except OSError:
-                self.path = None
+        self.is_finished = True
+        for piece in list(self.pieces):
+            if piece.outcome is None and piece.file.frames == 0:
+                self.pieces.remove(piece)
+                with contextlib.suppress(OSError):
+                    piece.file.discard()
+        self._hand_over(None)
 
-    def _create(self, sample_format: SampleFormat, rate_hz: int) -> WavFile:
-        """Make the file under the first name that is free, its manifest's included."""
+    def outcomes(self) -> list[Outcome]:
+        """Return what became of the files that are finished."""
+        ends = (piece.outcome for piece in self.pieces)
+        return [each.result() for each in ends if each is not None and each.done()]
+
+    def when_finished(self, done: Callable[[], T]) -> T | Future[T]:
+        """Return what `done` returns, which is called when all files have their names."""
+        last = self.pieces[-1].outcome if self.is_finished and self.pieces else None
+        if last is None or last.done():  # files are finished in their order
+            return done()
+        result: Future[T] = Future()
+        last.add_done_callback(lambda _: _settle(result, done))
+        return result
+
+    def _path(self, piece: Piece) -> Path | None:
+        """Return where a file is, or is to be."""
+        if piece.outcome is not None and piece.outcome.done():
+            return piece.outcome.result().path
+        return self._finisher.final_path(piece.file)
+
+    def _piece(self, number: int, sample_format: SampleFormat) -> Piece:
+        """Return a file of the recording; it and those before it are made where they are not."""
+        while len(self.pieces) <= number:
+            if self._split:
+                self._hand_over((len(self.pieces) - 1) * self._split)
+            self.pieces.append(
+                Piece(len(self.pieces) * self._split, self._create(len(self.pieces), sample_format))
+            )
+        return self.pieces[number]
+
+    def _hand_over(self, until: int | None) -> None:
+        """Have files finished that end at `until` or before; None for all.
+
+        All but the last have the full length of a file, whatever was written to them.
+        """
+        for piece in self.pieces:
+            is_last = piece is self.pieces[-1]
+            if until is not None and (is_last or piece.start + self._split > until):
+                break
+            if piece.outcome is None:
+                if not is_last and self.error is None:
+                    piece.file.extend(self._split)
+                piece.outcome = self._finisher.finish(piece.file)
+
+    def _create(self, number: int, sample_format: SampleFormat) -> WavFile:
+        """Make a file under the first name that is free, its manifest's included."""
+        folder = self._plan.directory
+        *folders, stem = self.stem.split("/")
+        for each in folders:
+            folder /= each
+            folder.mkdir(exist_ok=True)
         count = 1
         while True:
-            suffix = "" if count == 1 else f"-{count}"
-            path = self._directory / f"{self.stem}{suffix}.wav"
-            if not _manifest(path).exists():
+            name = stem if count == 1 else f"{stem}-{count}"
+            path = folder / f"{name}{_number(number) if self._split else ''}.wav"
+            manifest = folder / f"{name}.json"
+            if number or not manifest.exists():
                 with contextlib.suppress(FileExistsError):
-                    return WavFile(path, sample_format, len(self.tracks), rate_hz)
+                    file = WavFile(path, sample_format, len(self.tracks), self.rate_hz or 8000)
+                    if not self._finisher.final_path(file).exists():
+                        return file
+                    file.discard()
             count += 1
 
 
-def _manifest(path: Path) -> Path:
-    return path.with_suffix(".json")
+def _number(piece: int) -> str:
+    return f"_{piece + 1:03d}"
+
+
+def _settle(result: Future[T], done: Callable[[], T]) -> None:
+    try:
+        result.set_result(done())
+    except Exception as error:  # noqa: BLE001 -- whoever waits is told
+        result.set_exception(error)
+
+
+def _between(part: Part, start: int, stop: int) -> Part | None:
+    """Return what of a part lies between; None for nothing."""
+    if start <= part.start and part.stop <= stop:
+        return part
+    first, last = max(start, part.start), min(stop, part.stop)
+    if first >= last:
+        return None
+    samples = part.samples[first - part.start : last - part.start]
+    return Part(part.channel, first, last, samples)
+
+
+def _moved(part: Part, start: int) -> Part:
+    """Return a part as it stands in a file that begins there."""
+    return Part(part.channel, part.start - start, part.stop - start, part.samples)
+
+
+def _write(file: WavFile, parts: Sequence[Part]) -> None:
+    if file.channels == 1:
+        for part in parts:
+            file.write(part.start, part.samples[:, np.newaxis])
+    elif len(parts) == 2 and _touch(*parts):
+        _interleave(file, parts)
+    else:
+        for part in parts:
+            _interleave(file, [part])
+    file.write_header()
 
 
 def _touch(one: Part, other: Part) -> bool:

@@ -1,11 +1,12 @@
-"""Recordings as WAV files.
+"""Recordings as files.
 
 Frames are not written one by one. Each row has a *stage* of about one second; a block's frames
 are put into the stages of all its rows at once, and a recording goes to disk in one write when a
 stage is full, when a frame does not continue what is staged, when the oldest staged frame is
 `flush_s` old, or at the end. Python runs per flush, not per frame.
 
-Stages hold G.711 codes, half the size of linear samples; they are decoded at the flush.
+Stages hold G.711 codes, half the size of linear samples; they are decoded at the flush. Frames of
+other codecs come as linear samples and gather in lists: slower, frame by frame, but plain.
 """
 
 from __future__ import annotations
@@ -14,24 +15,35 @@ import logging
 import tempfile
 import warnings
 import zlib
-from datetime import UTC, datetime
+from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 import numpy as np
 
+from pipeline.block import Event
 from pipeline.codecs import PCMA, PCMU
 from pipeline.sinks.base import Sink, SinkError
-from pipeline.sinks.recording import Part, Placement, Recording
+from pipeline.sinks.encoding import FORMATS, check_format
+from pipeline.sinks.filenames import FileNames
+from pipeline.sinks.finishing import Finisher
+from pipeline.sinks.pausing import Pauses
+from pipeline.sinks.recording import Part, Placement, Plan, Recording
 from pipeline.sinks.staging import STAGE_SAMPLES, Stages
 from pipeline.sinks.wavfile import ALAW, MULAW, PCM16
+from pipeline.utc import rfc3339
 
 if TYPE_CHECKING:
     from collections.abc import Hashable, Mapping
+    from concurrent.futures import Future
+    from uuid import UUID
 
     from numpy.typing import NDArray
 
     from pipeline.block import AudioBlock, DirectionName, Track, TrackSummary
+    from pipeline.codecs import Codec
+    from pipeline.sinks.wavfile import SampleFormat, WavFile
 
 with warnings.catch_warnings():
     warnings.simplefilter("ignore", DeprecationWarning)
@@ -40,9 +52,15 @@ with warnings.catch_warnings():
 _logger = logging.getLogger("pipeline.wav")
 
 FIRST_ROOMS = 48
+NAME_STEREO = "{time}-{call_leg_id}-{leg}"
+NAME_MONO = "{time}-{call_leg_id}-{leg}-{direction}"
 
 _LAWS = (PCMU, PCMA)
+_LINEAR = len(_LAWS)
+"""The number that stands for linear samples where there are laws' numbers."""
+_NUMBERS: Mapping[Codec, int] = {law: number for number, law in enumerate(_LAWS)}
 _LAW_FORMATS = (MULAW, ALAW)
+_TO_LAW = (audioop.lin2ulaw, audioop.lin2alaw)
 _ALL_CODES = bytes(range(256))
 _TO_OTHER_LAW = (
     np.frombuffer(audioop.lin2alaw(audioop.ulaw2lin(_ALL_CODES, 2), 2), np.uint8),
@@ -50,6 +68,20 @@ _TO_OTHER_LAW = (
 )
 _CHANNELS: Mapping[DirectionName, int] = {"inbound": 0, "outbound": 1}
 _CHANNEL_NAMES = ("left", "right")
+_LEAST_SPLIT_S = 1.0
+
+
+@dataclass(slots=True)
+class _Run:
+    """Linear samples of a track that wait to be written, one frame behind the other."""
+
+    start: int
+    """Position of the first one on the track."""
+    since_ns: int
+    """Arrival of the first frame."""
+    frames: list[NDArray[np.int16]]
+    end: int
+    """Position behind the last one."""
 
 
 class WavSink(Sink):
@@ -58,18 +90,27 @@ class WavSink(Sink):
     `layout=stereo` makes one file per call leg, inbound left and outbound right. Its time 0 is
     the arrival of the first packet of its first track; each track is placed by the arrival of its
     own first frame, and from there on by media positions alone. `layout=mono` makes one file per
-    track, starting at the track's first sample.
+    track, starting at the track's first sample. A file has the sample rate of its first frame; a
+    track of another rate gets a file of its own.
 
     `encoding=pcm16` stores linear samples, silence as zeros. `encoding=source` stores the G.711
     codes as they came, in the law of the file's first frame; frames of the other law are
-    transcoded, silence is the law's code of it.
+    transcoded, silence is the law's code of it. Where the first frame is of neither law the file
+    has linear samples. `format` is what a WAV file is encoded to when it is complete: until then
+    it is WAV, and it stays WAV where it cannot be encoded.
 
     Gaps become silence. A frame for a place that was written before replaces what was there.
 
-    A file is called `<UTC of its time 0>-<call leg>-<leg>.wav` (mono: `...-<direction>.wav`),
-    with `-2`, `-3`... before the suffix where that name is taken, and `.part` behind it until the
-    last of its tracks is closed; a track that comes back after that begins another file. At every
-    flush the header is made right, so that the file can be opened at any time.
+    A file is called as `file_name` says (see `pipeline.sinks.filenames`; by default
+    `<UTC of its time 0>-<call leg>-<leg>`, and in mono `...-<direction>`), with `-2`, `-3`...
+    behind it where that name is taken, and `.part` until the last of its tracks is closed; a track
+    that comes back after that begins another recording. At every flush the header is made right,
+    so that the file can be opened at any time, and every `fsync_s` what was written is brought to
+    disk; with 0 nothing ever is. With `split_s` a recording is several files of so many seconds,
+    `_001`, `_002`..., which together are the one file that there would be without. What lies
+    beyond `max_length_s` is not recorded; 0 is no limit.
+
+    While a call leg is paused, silence is recorded; nothing of the sound gets into a stage.
 
     When a file cannot be written, its recording ends there: logged, counted in
     `failed_recordings` and said in the results of its tracks. All others go on.
@@ -84,23 +125,65 @@ class WavSink(Sink):
         directory: Path = Path("recordings"),
         layout: Literal["stereo", "mono"] = "stereo",
         encoding: Literal["pcm16", "source"] = "pcm16",
+        format: Literal["wav", "flac", "ogg", "mp3"] = "wav",  # noqa: A002 -- the option's name
+        file_name: str | None = None,
         flush_s: float = 1.0,
+        fsync_s: float = 5.0,
+        split_s: float = 0.0,
+        max_length_s: float = 86_400.0,
     ) -> None:
         if not flush_s > 0:
             raise SinkError(f"flush_s is {flush_s:g}, expected more than 0 seconds")
-        self.failed_recordings = 0
-        """Recordings that ended before their tracks because of an error."""
+        if split_s != 0 and not split_s >= _LEAST_SPLIT_S:
+            raise SinkError(
+                f"split_s is {split_s:g}, expected at least {_LEAST_SPLIT_S:g} s, or 0 for one file"
+            )
+        for name, value in {"fsync_s": fsync_s, "max_length_s": max_length_s}.items():
+            if not value >= 0:
+                raise SinkError(f"{name} is {value:g}, expected seconds, or 0 for none")
+        if encoding == "source" and format != "wav":
+            raise SinkError(f"encoding=source is for WAV files, and format is {format}")
         self._directory = directory
         self._stereo = layout == "stereo"
         self._source = encoding == "source"
+        self._format = format
+        self._names = FileNames(
+            file_name or (NAME_STEREO if self._stereo else NAME_MONO), is_mono=not self._stereo
+        )
+        self._plan = Plan(directory, split_s=split_s, max_length_s=max_length_s)
         self._flush_ns = round(flush_s * 1e9)
+        self._fsync_ns = round(fsync_s * 1e9)
+        self._next_fsync_ns = 0
+        self._unsynced: set[WavFile] = set()
+        self._finisher = Finisher(None if format == "wav" else FORMATS[format], sync=fsync_s > 0)
         self._stages = Stages()
+        self._runs: dict[int, _Run] = {}  # by row, of tracks with linear samples
         self._placements: dict[int, Placement] = {}  # by row
-        self._recordings: dict[Hashable, Recording] = {}  # those that a new track may join
+        self._recordings: dict[Hashable, list[Recording]] = {}  # those that a new track may join
+        self._pauses = Pauses()
         self._decoded = np.empty((2, STAGE_SAMPLES), np.int16)
+        self._failed_to_write = 0
+        self._failed_to_finish = 0
+
+    @property
+    def failed_recordings(self) -> int:
+        """Recordings that ended before their tracks, or were lost, because of an error."""
+        return self._failed_to_write + self._failed_to_finish
+
+    @property
+    def unencoded_files(self) -> int:
+        """Files that stayed WAV because of an error, or because too many waited."""
+        return self._finisher.unencoded
+
+    @property
+    def waiting_files(self) -> int:
+        """Files that wait to be finished."""
+        return self._finisher.waiting
 
     def start(self) -> None:
         """Make the folder and try that it can be written; raises `SinkError`."""
+        if self._format != "wav":
+            check_format(self._format)
         try:
             self._directory.mkdir(parents=True, exist_ok=True)
             with tempfile.TemporaryFile(dir=self._directory):
@@ -109,105 +192,197 @@ class WavSink(Sink):
             raise SinkError(
                 f"recordings cannot be written to the folder {self._directory}: {error.strerror}"
             ) from error
+        self._finisher.start()
 
     def open(self, track: Track) -> None:
         """Place the track in the recording of its call leg, or begin one."""
-        key = self._key(track)
         channel = _CHANNELS[track.direction] if self._stereo else 0
-        recording = self._recordings.get(key)
-        if recording is None or recording.error or recording.tracks[channel] is not None:
-            channels = len(_CHANNELS) if self._stereo else 1
-            recording = Recording(self._directory, self._stem(track), channels, track.opened_ns)
-            self._recordings[key] = recording
-        placement = Placement(track.row, recording, channel)
+        recording = self._joinable(track, channel, None) or self._begin(track)
+        placement = Placement(track, recording, channel)
         recording.tracks[channel] = placement
         self._placements[track.row] = placement
         self._stages.ensure(track.row + 1)
+        self._pauses.open(track.call_leg_id, track.row)
 
     def write(self, block: AudioBlock) -> None:
         """Stage the block's frames; flush the recordings that have no room for theirs."""
-        if block.codec.table is None:
-            self._write_linear(block)
+        law = _NUMBERS.get(block.codec, _LINEAR)
+        rows, position, arrival_ns = block.rows, block.position, block.arrival_ns
+        payload = block.payload
+        if self._pauses and (is_cut := self._pauses.cut(block)) is not None:
+            for i in np.flatnonzero(is_cut).tolist():
+                self._skip(int(rows[i]), int(position[i]), int(arrival_ns[i]), law, block)
+            kept = np.flatnonzero(~is_cut)
+            if not len(kept):
+                return
+            rows, position, arrival_ns = rows[kept], position[kept], arrival_ns[kept]
+            payload = payload[kept]
+        if law == _LINEAR:
+            self._gather(rows, position, arrival_ns, payload.view("<i2"), block.sample_rate_hz)
             return
-        law = _LAWS.index(block.codec)
         for first in range(0, block.samples, STAGE_SAMPLES):  # once, but for giant frames
-            codes = np.ascontiguousarray(block.payload[:, first : first + STAGE_SAMPLES])
-            self._stage(law, block.rows, block.position + first, block.arrival_ns, codes)
-
-    def _write_linear(self, block: AudioBlock) -> None:
-        """Write frames that were decoded before, of the rate that their file began with."""
-        rate_hz = block.sample_rate_hz
-        for i, row in enumerate(block.rows.tolist()):
-            placement = self._placements[row]
-            recording = placement.recording
-            position = int(block.position[i])
-            if not placement.has_audio:
-                self._settle(placement, position, int(block.arrival_ns[i]), None, rate_hz)
-            if recording.error is not None or recording.rate_hz != rate_hz:
-                continue
-            self._flush(recording)
-            start, samples = position + placement.offset_samples, block.pcm[i]
-            if start < 0:
-                start, samples = 0, samples[-start:]
-            if len(samples):
-                part = Part(placement.channel, start, start + len(samples), samples)
-                try:
-                    recording.write([part], PCM16, rate_hz)
-                except OSError as error:
-                    self._fail(recording, error)
+            codes = np.ascontiguousarray(payload[:, first : first + STAGE_SAMPLES])
+            self._stage(law, rows, position + first, arrival_ns, codes)
 
     def tick(self, now_ns: int) -> None:
-        """Flush what has been staged for `flush_s`."""
+        """Flush what has been staged for `flush_s`, and have it brought to disk when it is time."""
         for row in self._stages.begun_until(now_ns - self._flush_ns):
             self._flush(self._placements[row].recording)
+        for row, run in list(self._runs.items()):
+            if run.since_ns <= now_ns - self._flush_ns:
+                self._flush(self._placements[row].recording)
+        if self._fsync_ns and now_ns >= self._next_fsync_ns and self._finisher.sync(self._unsynced):
+            self._next_fsync_ns = now_ns + self._fsync_ns
+            self._unsynced = set()
+        self._pauses.forget(now_ns)
 
-    def close(self, track: Track, summary: TrackSummary) -> Mapping[str, Any] | None:  # noqa: ARG002 -- the contract's signature
-        """End the track, and its file when no other track is open in it.
+    def close(
+        self,
+        track: Track,
+        summary: TrackSummary,  # noqa: ARG002 -- the contract's signature
+    ) -> Mapping[str, Any] | Future[Mapping[str, Any] | None] | None:
+        """End the track, and its recording when no other track is open in it.
 
         Returns None for a track without an audio frame, else `recording` and `manifest` (paths),
-        `channel` (`left`, `right`, `mono`), `offset_samples` (where the track's sample 0 stands
-        in the file) and, for a recording that was cut short, `error`. There are no paths when
-        nothing at all could be written.
+        `channel` (`left`, `right`, `mono`) and `offset_samples` (where the track's sample 0 stands
+        in the recording). Where there is something to say, also `files` (of a split recording, see
+        `Recording.files`), `marks` (see `pipeline.manifest`), `error` (why the recording was cut
+        short), `cut_at_s` (it had the longest length that it may have), `late_samples` (those
+        for files of a split recording that were finished already), and `not_encoded` (why it is
+        still WAV) with `instead_of`, the name that it was to have. There are no paths when nothing
+        at all could be written. Where a recording ends, all of that comes when its file has its
+        name.
         """
         placement = self._placements.pop(track.row)
         recording = placement.recording
         self._flush(recording)
         self._stages.renew(track.row)
+        self._pauses.close(track.row)
         recording.tracks[placement.channel] = None
         if not any(recording.tracks):
-            if self._recordings.get(self._key(track)) is recording:
-                del self._recordings[self._key(track)]
-            self._finish(recording)
+            self._end(recording, track)
         if not self._placements:
             self._stages = Stages()  # gives the memory back
         if not placement.has_audio:
             return None
+        return recording.when_finished(partial(self._results, placement))
+
+    def pause(self, call_leg_id: UUID, at_ns: int) -> None:
+        """Record silence for what arrives from then on."""
+        if self._pauses.begin(call_leg_id, at_ns, set(self._rows(call_leg_id))):
+            self._mark("paused", call_leg_id, at_ns)
+
+    def resume(self, call_leg_id: UUID, at_ns: int) -> None:
+        """Record what arrives from then on."""
+        if self._pauses.end(call_leg_id, at_ns):
+            self._mark("resumed", call_leg_id, at_ns)
+
+    def stop(self) -> None:
+        """Complete the files of the tracks that are still open."""
+        for placement in self._placements.values():
+            self._flush(placement.recording)
+        for recording in {id(p.recording): p.recording for p in self._placements.values()}.values():
+            self._finish(recording)
+        self._placements.clear()
+        self._recordings.clear()
+        self._finisher.stop()
+
+    # -- recordings
+
+    def _key(self, track: Track) -> Hashable:
+        """Return what the tracks of one file have in common."""
+        return track.call_leg_id, track.leg, None if self._stereo else track.direction
+
+    def _joinable(self, track: Track, channel: int, rate_hz: int | None) -> Recording | None:
+        """Return the latest recording that has room for a track; of a rate, where there is one."""
+        for recording in reversed(self._recordings.get(self._key(track), ())):
+            is_free = recording.tracks[channel] is None and not recording.error
+            if is_free and rate_hz in {None, recording.rate_hz}:
+                return recording
+        return None
+
+    def _begin(self, track: Track) -> Recording:
+        """Begin a recording, to be named when it has something to write."""
+        recording = Recording(
+            self._plan,
+            lambda: self._names.stem(track, self.facts(track.call_leg_id) or {}),
+            len(_CHANNELS) if self._stereo else 1,
+            track.opened_ns,
+            self._finisher,
+        )
+        if self._pauses.is_paused(track.call_leg_id):
+            recording.marks.append(("paused", track.opened_ns))
+        self._recordings.setdefault(self._key(track), []).append(recording)
+        return recording
+
+    def _end(self, recording: Recording, track: Track) -> None:
+        """Finish a recording that no track is open in any more."""
+        key = self._key(track)
+        if recording in (joinable := self._recordings.get(key, [])):
+            joinable.remove(recording)
+            if not joinable:
+                del self._recordings[key]
+        self._finish(recording)
+
+    def _results(self, placement: Placement) -> dict[str, Any]:
+        """Return what there is to say of a track; perhaps in the finisher's thread."""
+        recording = placement.recording
+        outcomes = recording.outcomes()
         results: dict[str, Any] = {
             "channel": _CHANNEL_NAMES[placement.channel] if self._stereo else "mono",
             "offset_samples": placement.offset_samples,
         }
         if recording.path is not None:
             results |= {"recording": str(recording.path), "manifest": str(recording.manifest)}
-        if recording.error is not None:
-            results["error"] = recording.error
+            if self._plan.split_s:
+                results["files"] = recording.files()
+            if not_encoded := [each.not_encoded for each in outcomes if each.not_encoded]:
+                results["not_encoded"] = not_encoded[0]
+                results["instead_of"] = str(recording.planned_path)
+        if recording.marks:
+            offset_ns = placement.track.opened_unix_ns - placement.track.opened_ns
+            results["marks"] = [
+                {"kind": kind, "at": rfc3339(at_ns + offset_ns)} for kind, at_ns in recording.marks
+            ]
+        if recording.is_cut:
+            results["cut_at_s"] = self._plan.max_length_s
+        if recording.late_samples:
+            results["late_samples"] = recording.late_samples
+        errors = [recording.error, *(each.error for each in outcomes)]
+        if error := next(filter(None, errors), None):
+            results["error"] = error
         return results
 
-    def stop(self) -> None:
-        """Complete the files of the tracks that are still open."""
-        for placement in self._placements.values():
-            self._flush(placement.recording)
-            self._finish(placement.recording)
-        self._placements.clear()
-        self._recordings.clear()
+    # -- pauses
 
-    def _key(self, track: Track) -> Hashable:
-        """Return what the tracks of one file have in common."""
-        return track.call_leg_id, track.leg, None if self._stereo else track.direction
+    def _rows(self, call_leg_id: UUID) -> list[int]:
+        """Return the open tracks of a call leg."""
+        placements = self._placements.items()
+        return [row for row, each in placements if each.track.call_leg_id == call_leg_id]
 
-    def _stem(self, track: Track) -> str:
-        opened = datetime.fromtimestamp(track.opened_unix_ns // 1_000_000_000, UTC)
-        stem = f"{opened:%Y%m%dT%H%M%SZ}-{track.call_leg_id}-{track.leg.lower()}"
-        return stem if self._stereo else f"{stem}-{track.direction}"
+    def _mark(self, kind: Literal["paused", "resumed"], call_leg_id: UUID, at_ns: int) -> None:
+        """Note in a call leg's recordings what was done, and say it."""
+        rows = self._rows(call_leg_id)
+        placements = [self._placements[row] for row in rows]
+        for recording in {id(each.recording): each.recording for each in placements}.values():
+            recording.marks.append((kind, max(at_ns, recording.opened_ns)))
+        for each in placements:
+            rate_hz = each.recording.rate_hz or _LAWS[0].sample_rate_hz
+            since_ns = max(0, at_ns - each.track.opened_ns)
+            position = since_ns * rate_hz // 1_000_000_000
+            self.emit(Event(f"recording_{kind}", each.track, position, rate_hz))
+
+    def _skip(self, row: int, position: int, arrival_ns: int, law: int, block: AudioBlock) -> None:
+        """Leave out a frame: silence stands in its place, also where nothing follows."""
+        placement = self._placements[row]
+        if placement.recording.error is None:
+            if not placement.has_audio:
+                self._settle(placement, position, arrival_ns, law, block.sample_rate_hz)
+            recording = placement.recording
+            end = position + block.samples + placement.offset_samples
+            recording.end = max(recording.end, end)
+
+    # -- G.711
 
     def _stage(
         self,
@@ -252,17 +427,17 @@ class WavSink(Sink):
         """Let the row's stage take a frame that does not fit; False when nothing records it."""
         stages = self._stages
         placement = self._placements[row]
-        recording = placement.recording
-        if recording.error is not None:
-            return False
-        if recording.rate_hz not in {None, _LAWS[law].sample_rate_hz}:
+        if placement.recording.error is not None:
             return False
         room = STAGE_SAMPLES
         if not placement.has_audio:
             self._settle(placement, position, arrival_ns, law, _LAWS[law].sample_rate_hz)
-            room = max(samples, _first_room(recording))
-        if self._source:
+            room = max(samples, _first_room(placement))
+        recording = placement.recording
+        if self._source and recording.law not in {None, _LINEAR}:
             law = recording.law or 0
+        if row in self._runs and not self._flush(recording):
+            return False
         if stages.fill[row]:
             if self._bridge(placement, position, samples, law):
                 return True
@@ -272,21 +447,35 @@ class WavSink(Sink):
         return True
 
     def _settle(
-        self, placement: Placement, position: int, arrival_ns: int, law: int | None, rate_hz: int
+        self, placement: Placement, position: int, arrival_ns: int, law: int, rate_hz: int
     ) -> None:
-        """Settle by a track's first frame where the track stands in its file."""
+        """Settle by a track's first frame where the track stands, and in which recording."""
+        if placement.recording.rate_hz not in {None, rate_hz}:
+            self._move(placement, rate_hz)
         recording = placement.recording
         if recording.rate_hz is None:
-            recording.law, recording.rate_hz = law, rate_hz
+            recording.settle(law, rate_hz)
         placement.has_audio = True
         if self._stereo:
             since_ns = arrival_ns - recording.opened_ns
-            arrived_at = round(since_ns * rate_hz / 1e9)
-            placement.offset_samples = max(0, arrived_at - position)
+            placement.offset_samples = max(0, round(since_ns * rate_hz / 1e9) - position)
+
+    def _move(self, placement: Placement, rate_hz: int) -> None:
+        """Give a track another recording, because its own one has another rate."""
+        track, channel, before = placement.track, placement.channel, placement.recording
+        before.tracks[channel] = None
+        recording = self._joinable(track, channel, rate_hz)
+        if recording is None:
+            recording = self._begin(track)
+            recording.marks = list(before.marks)
+        recording.tracks[channel] = placement
+        placement.recording = recording
+        if not any(before.tracks):
+            self._end(before, track)
 
     def _bridge(self, placement: Placement, position: int, samples: int, law: int) -> bool:
         """Stage silence up to a frame, where silence is right and there is room for both."""
-        stages, row = self._stages, placement.row
+        stages, row = self._stages, placement.track.row
         start = int(stages.start[row])
         edge = start + int(stages.fill[row])
         silence = _LAWS[law].silence
@@ -300,57 +489,123 @@ class WavSink(Sink):
             return True
         return False
 
+    # -- linear samples
+
+    def _gather(
+        self,
+        rows: NDArray[np.intp],
+        position: NDArray[np.int64],
+        arrival_ns: NDArray[np.int64],
+        samples: NDArray[np.int16],
+        rate_hz: int,
+    ) -> None:
+        """Put frames behind those of their tracks; flush what they do not continue."""
+        frames = zip(rows.tolist(), position.tolist(), arrival_ns.tolist(), samples, strict=True)
+        for row, start, arrived_ns, frame in frames:
+            placement = self._placements[row]
+            if placement.recording.error is not None:
+                continue
+            if not placement.has_audio:
+                self._settle(placement, start, arrived_ns, _LINEAR, rate_hz)
+            run = self._runs.get(row)
+            if self._stages.fill[row] or (run is not None and start != run.end):
+                if not self._flush(placement.recording):
+                    continue
+                run = None
+            if run is None:
+                run = self._runs[row] = _Run(start, arrived_ns, [], start)
+            run.frames.append(frame.copy())
+            run.end += len(frame)
+            if run.end - run.start >= rate_hz:
+                self._flush(placement.recording)
+
+    # -- to disk
+
+    def _format_of(self, recording: Recording) -> SampleFormat:
+        law = recording.law
+        return PCM16 if not self._source or law in {None, _LINEAR} else _LAW_FORMATS[law or 0]
+
     def _flush(self, recording: Recording) -> bool:
         """Write what is staged of all channels; False when an error ended the recording."""
-        parts = [part for track in recording.tracks if track and (part := self._take(track))]
-        if not parts:
-            return True
-        law = recording.law or 0
-        sample_format = _LAW_FORMATS[law] if self._source else PCM16
-        try:
-            recording.write(parts, sample_format, _LAWS[law].sample_rate_hz)
-        except OSError as error:
-            self._fail(recording, error)
-            return False
+        tracks = [each for each in recording.tracks if each is not None]
+        for take in (self._take_run, self._take):  # codes came after linear samples, if at all
+            parts = [part for track in tracks if (part := take(track))]
+            if not parts:
+                continue
+            try:
+                files = recording.write(parts, self._format_of(recording))
+            except OSError as error:
+                self._fail(recording, error)
+                return False
+            if self._fsync_ns:
+                self._unsynced.update(files)
         return True
 
     def _take(self, placement: Placement) -> Part | None:
         """Empty a stage; return its samples as they are to stand in the file, if there are any."""
-        stages, row = self._stages, placement.row
+        stages, row = self._stages, placement.track.row
         if not stages.fill[row]:
             return None
         start = int(stages.start[row]) + placement.offset_samples
         codes = stages.take(row)
         samples: NDArray[Any] = codes
-        if not self._source:
+        if self._format_of(placement.recording) is PCM16:
             samples = self._decoded[placement.channel, : len(codes)]
             _LAWS[stages.law[row]].decode(codes, samples)
-        if start < 0:  # a sender whose timestamps step back before its own beginning
-            start, samples = 0, samples[-start:]
-        if not len(samples):
+        return _part(placement.channel, start, samples)
+
+    def _take_run(self, placement: Placement) -> Part | None:
+        """Take linear samples out, as they are to stand in the file, if there are any."""
+        run = self._runs.pop(placement.track.row, None)
+        if run is None:
             return None
-        return Part(placement.channel, start, start + len(samples), samples)
+        samples: NDArray[Any] = np.concatenate(run.frames)
+        law = placement.recording.law
+        if self._format_of(placement.recording) is not PCM16:
+            codes = _TO_LAW[law or 0](samples.astype(np.int16).tobytes(), 2)
+            samples = np.frombuffer(codes, np.uint8)
+        return _part(placement.channel, run.start + placement.offset_samples, samples)
 
     def _finish(self, recording: Recording) -> None:
         try:
-            recording.finish()
+            recording.finish(self._format_of(recording))
         except OSError as error:
             self._fail(recording, error)
+        recording.when_finished(partial(self._finished, recording))
+
+    def _finished(self, recording: Recording) -> None:
+        """Take in what became of a recording's files; perhaps in the finisher's thread."""
+        error = next((each.error for each in recording.outcomes() if each.error), None)
+        if error is not None and recording.error is None:
+            recording.error = error
+            self._failed_to_finish += 1
 
     def _fail(self, recording: Recording, error: OSError) -> None:
         """End a recording; its tracks go on unrecorded."""
-        self.failed_recordings += 1
+        self._failed_to_write += 1
         _logger.error("recording %s ends: %s", recording.path or recording.stem, error)
         recording.salvage(error.strerror or str(error))
         for track in recording.tracks:
             if track is not None:
-                self._stages.renew(track.row)
+                self._stages.renew(track.track.row)
+                self._runs.pop(track.track.row, None)
 
 
-def _first_room(recording: Recording) -> int:
+def _part(channel: int, start: int, samples: NDArray[Any]) -> Part | None:
+    """Return samples as a part; None where they all lie before the recording's beginning.
+
+    A sender's timestamps may step back before its own beginning.
+    """
+    if start < 0:
+        start, samples = 0, samples[-start:]
+    return Part(channel, start, start + len(samples), samples) if len(samples) else None
+
+
+def _first_room(placement: Placement) -> int:
     """Return the room for a recording's first runs, of each recording another one.
 
     Calls that begin at the same moment are so written at different moments from then on.
     """
-    part = zlib.crc32(recording.stem.encode()) % FIRST_ROOMS + 1
+    track = placement.track
+    part = zlib.crc32(f"{track.call_leg_id}-{track.leg}".encode()) % FIRST_ROOMS + 1
     return STAGE_SAMPLES * part // FIRST_ROOMS

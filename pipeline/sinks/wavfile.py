@@ -84,9 +84,10 @@ class WavFile:
         self.frames = 0
         """Length so far: one past the last frame written."""
         self._frame_bytes = sample_format.dtype.itemsize * channels
-        self._part = path.with_name(path.name + ".part")
+        self.part = path.with_name(path.name + ".part")
+        """Its name until it is finished."""
         # With the part's name taken first, nobody can finish a file of this name after the check.
-        self._fd = os.open(self._part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        self._fd = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             if path.exists():
                 raise FileExistsError(f"{path} exists")
@@ -95,13 +96,23 @@ class WavFile:
             self.discard()
             raise
 
+    @property
+    def data_bytes(self) -> int:
+        """Bytes of its samples so far."""
+        return self.frames * self._frame_bytes
+
+    @property
+    def is_closed(self) -> bool:
+        """Whether nothing more can be written."""
+        return self._fd < 0
+
     def read(self, start: int, stop: int) -> NDArray[Any]:
         """Return the frames from `start` to `stop`, both within `frames`, as (n, channels)."""
         wanted = (stop - start) * self._frame_bytes
         offset = HEADER_BYTES + start * self._frame_bytes
         content = os.pread(self._fd, wanted, offset)
         if len(content) < wanted:
-            raise OSError(f"{self._part} was cut to less than what was written to it")
+            raise OSError(f"{self.part} was cut to less than what was written to it")
         return np.frombuffer(content, self.sample_format.dtype).reshape(-1, self.channels)
 
     def write(self, start: int, samples: NDArray[Any]) -> None:
@@ -109,8 +120,7 @@ class WavFile:
 
         What lies between the end of the file so far and `start` becomes silence.
         """
-        if start > self.frames:
-            self._extend(start)
+        self.extend(start)
         content = np.ascontiguousarray(samples, self.sample_format.dtype)
         self._pwrite(content.data.cast("B"), HEADER_BYTES + start * self._frame_bytes)
         self.frames = max(self.frames, start + len(samples))
@@ -120,23 +130,39 @@ class WavFile:
         content = header(self.sample_format, self.channels, self.rate_hz, self.frames)
         self._pwrite(memoryview(content), 0)
 
-    def finish(self) -> None:
-        """Complete the file, close it and give it its name. It is closed even if that raises."""
+    def sync(self) -> None:
+        """Have what was written reach the disk; nothing where the file is closed."""
+        if self._fd >= 0:
+            os.fsync(self._fd)
+
+    def complete(self, *, sync: bool = False) -> None:
+        """Make header and length right and close the file, which keeps the name of a part.
+
+        With `sync`, it is on disk then. It is closed even if that raises.
+        """
         try:
             self.write_header()
-            data_bytes = self.frames * self._frame_bytes
-            os.ftruncate(self._fd, HEADER_BYTES + data_bytes + data_bytes % 2)
+            os.ftruncate(self._fd, HEADER_BYTES + self.data_bytes + self.data_bytes % 2)
+            if sync:
+                self.sync()
         finally:
-            os.close(self._fd)
-        self._part.rename(self.path)
+            self._close()
+
+    def finish(self) -> None:
+        """Complete the file and give it its name. It is closed even if that raises."""
+        self.complete()
+        self.part.rename(self.path)
 
     def discard(self) -> None:
         """Close and remove the file."""
-        os.close(self._fd)
+        self._close()
         with contextlib.suppress(FileNotFoundError):
-            self._part.unlink()
+            self.part.unlink()
 
-    def _extend(self, frames: int) -> None:
+    def extend(self, frames: int) -> None:
+        """Let the file be so many frames long; those that it has not yet are silence."""
+        if frames <= self.frames:
+            return
         if self.sample_format.silence != 0:  # what is never written reads as zeros
             silence = memoryview(bytes([self.sample_format.silence]) * _FILL_BYTES)
             start = HEADER_BYTES + self.frames * self._frame_bytes
@@ -144,6 +170,11 @@ class WavFile:
             for offset in range(start, stop, _FILL_BYTES):
                 self._pwrite(silence[: stop - offset], offset)
         self.frames = frames
+
+    def _close(self) -> None:
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            os.close(fd)
 
     def _pwrite(self, content: memoryview, offset: int) -> None:
         while content:

@@ -355,6 +355,13 @@ class CallDetails(_CallFacts):
     tracks: list[Track]
 
 
+class RecordingState(_Answer):
+    """Whether the recordings of a call are paused."""
+
+    call_leg_id: UUID
+    is_paused: bool
+
+
 class Change(_Answer):
     """A state that a fork came into."""
 

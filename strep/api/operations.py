@@ -18,6 +18,10 @@ if TYPE_CHECKING:
 Access = Literal["token", "open", "signature"]
 CARRIER = ("carrier-refused-key", "carrier-busy", "carrier-failed", "carrier-unreachable")
 """What may be wrong with the carrier."""
+_CALL_ID = {"id": "Its call_leg_id, the beginning of it, or its call_control_id."}
+_PAUSE_PROBLEMS = (
+    *("unknown-call", "ambiguous-call", "call-over", "recording-unsure", "database-failed"),
+)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -104,11 +108,36 @@ OPERATIONS: tuple[Operation, ...] = (
         path="/v1/calls/{id}",
         tag="calls",
         summary="Tell all about a call",
-        path_parameters={"id": "Its call_leg_id, the beginning of it, or its call_control_id."},
+        path_parameters=_CALL_ID,
         answers={
             200: Answer(text="The call, its forks and its tracks.", models=(documents.CallDetails,))
         },
         problems=("unknown-call", "ambiguous-call", "database-failed"),
+    ),
+    Operation(
+        name="pause_recording",
+        method="POST",
+        path="/v1/calls/{id}/recording/pause",
+        tag="calls",
+        summary="Pause the recordings of a call",
+        text="From now on silence is recorded, in both directions, and nothing of the sound is"
+        " kept; it is analysed as before. It is in force when this is answered, and stays so until"
+        " it is resumed, in other workers and daemons too. A call that is paused already stays as"
+        " it is.",
+        path_parameters=_CALL_ID,
+        answers={200: Answer(text="It is paused.", models=(documents.RecordingState,))},
+        problems=_PAUSE_PROBLEMS,
+    ),
+    Operation(
+        name="resume_recording",
+        method="POST",
+        path="/v1/calls/{id}/recording/resume",
+        tag="calls",
+        summary="Resume the recordings of a call",
+        text="A call that is not paused stays as it is.",
+        path_parameters=_CALL_ID,
+        answers={200: Answer(text="It is recorded.", models=(documents.RecordingState,))},
+        problems=_PAUSE_PROBLEMS,
     ),
     Operation(
         name="list_forks",

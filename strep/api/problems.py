@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 from aiohttp import web
 
 from strep.control import errors, forks
+from strep.pauses import PauseError
 from strep.store import AmbiguousCallError, StoreError, UnknownCallError
 
 if TYPE_CHECKING:
@@ -56,7 +57,17 @@ PROBLEMS: Mapping[str, ProblemType] = MappingProxyType(
             "The call has a fork already",
             "It is open, or failed and not yet known to be stopped. A call has one fork at most.",
         ),
-        "call-over": ProblemType(409, "The call is over", "It cannot be forked any more."),
+        "call-over": ProblemType(
+            409,
+            "The call is over",
+            "It cannot be forked, nor its recordings be paused or resumed, any more.",
+        ),
+        "recording-unsure": ProblemType(
+            503,
+            "The recordings may not have been paused or resumed",
+            "Their worker does not answer, and will do it as soon as it can; or too many calls are"
+            " paused.",
+        ),
         "unknown-leg": ProblemType(
             422,
             "The call's leg is not known",
@@ -141,6 +152,7 @@ _NAMES: Mapping[type[Exception], str] = {
     UnknownCallError: "unknown-call",
     AmbiguousCallError: "ambiguous-call",
     StoreError: "database-failed",
+    PauseError: "recording-unsure",
 }
 """The problem that an error is; that of its nearest ancestor where it is not listed."""
 

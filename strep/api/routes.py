@@ -123,6 +123,14 @@ class Routes:
             raise problem("unknown-call", f"there is no call {call_id}")
         return _json(documents.CallDetails, call)
 
+    async def pause_recording(self, request: web.Request) -> web.Response:
+        """Pause a call's recordings."""
+        return await self._pause(request, is_paused=True)
+
+    async def resume_recording(self, request: web.Request) -> web.Response:
+        """Resume a call's recordings."""
+        return await self._pause(request, is_paused=False)
+
     async def list_forks(self, _: web.Request) -> web.Response:
         """List forks."""
         forks = [fork.document() for fork in self._control.forks()]
@@ -164,6 +172,13 @@ class Routes:
     async def openapi(self, _: web.Request) -> web.Response:
         """Give the description."""
         return web.json_response(self._description)
+
+    async def _pause(self, request: web.Request, *, is_paused: bool) -> web.Response:
+        call_id = request.match_info["id"]
+        state = await self._source.pause(call_id, is_paused=is_paused)
+        if state is None:
+            raise problem("unknown-call", f"there is no call {call_id}")
+        return _json(documents.RecordingState, state)
 
     @property
     def _control(self) -> Forks:

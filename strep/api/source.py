@@ -52,7 +52,10 @@ class Forks(Protocol):
 
 
 class Source(Protocol):
-    """Who knows the answers. All methods run on the event loop and keep it from nothing else."""
+    """Who knows the answers and does what is asked.
+
+    All methods run on the event loop and keep it from nothing else.
+    """
 
     @property
     def control(self) -> Forks | None:
@@ -104,5 +107,13 @@ class Source(Protocol):
         `call_id` is a call_leg_id, the beginning of one, or a call_control_id. Where no database is
         kept, open calls are known with their `call_leg_id`, `worker` and `tracks`. Raises
         `StoreError`, and `AmbiguousCallError` where several begin so.
+        """
+        ...
+
+    async def pause(self, call_id: str, /, *, is_paused: bool) -> Mapping[str, Any] | None:
+        """Pause or resume the recordings of a call, which is in force when this returns.
+
+        Return `call_leg_id` and `is_paused`; None where the call is unknown. Raises as `call` does,
+        `CallOverError`, and `PauseError` where it is not sure that it is in force.
         """
         ...

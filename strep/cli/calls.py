@@ -1,4 +1,4 @@
-"""`strep calls`: the calls that the daemon knows, and one of them in full."""
+"""`strep calls`: the calls that the daemon knows, one of them in full, and pauses of recordings."""
 
 from __future__ import annotations
 
@@ -9,8 +9,11 @@ import time
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
+from urllib.parse import quote
 
 from strep.cli.arguments import add_command
+from strep.cli.daemon import add_daemon, ask
+from strep.cli.errors import WrongInputError
 from strep.cli.output import is_wide, out, print_json, print_plain, table
 
 if TYPE_CHECKING:
@@ -29,13 +32,14 @@ TIME_HELP = "a date or time, UTC where it names no zone, or such as 30m, 12h or 
 
 
 def add(commands: Any) -> None:
-    """Add the command and its own one, `show`."""
+    """Add the command and its own ones."""
     parser = add_command(
         commands,
         "calls",
         run,
         "list and search the calls that the daemon has seen, the newest first",
-        "strep calls --number 5550100 --since 7d\n  strep calls show 428c31b6",
+        "strep calls --number 5550100 --since 7d\n  strep calls show 428c31b6\n"
+        "  strep calls pause 428c31b6",
     )
     parser.add_argument(
         "--database", type=Path, metavar="FILE", help="default: that of the daemon's settings"
@@ -70,6 +74,18 @@ def add(commands: Any) -> None:
         "--database", type=Path, metavar="FILE", default=argparse.SUPPRESS, help="as above"
     )
     show.add_argument("--json", action="store_true", default=argparse.SUPPRESS, help="print JSON")
+    for name, function, text in (
+        ("pause", run_pause, "record silence in place of a call's sound, from now on"),
+        ("resume", run_resume, "record a call's sound again"),
+    ):
+        each = add_command(own, name, function, text, f"strep calls {name} 428c31b6")
+        each.add_argument(
+            "id", metavar="ID", help="call_leg_id, the beginning of one, or call_control_id"
+        )
+        add_daemon(each)
+        each.add_argument(
+            "--json", action="store_true", default=argparse.SUPPRESS, help="print JSON"
+        )
 
 
 def run(arguments: argparse.Namespace) -> None:
@@ -100,6 +116,16 @@ def run_show(arguments: argparse.Namespace) -> None:
         _print_details(details)
 
 
+def run_pause(arguments: argparse.Namespace) -> None:
+    """Pause the recordings of a call."""
+    _ask_for(arguments, "pause")
+
+
+def run_resume(arguments: argparse.Namespace) -> None:
+    """Resume the recordings of a call."""
+    _ask_for(arguments, "resume")
+
+
 def moment(text: str) -> int:
     """Read a time for argparse, see `TIME_HELP`; nanoseconds since 1970 UTC."""
     from strep.store import unix_ns  # noqa: PLC0415 -- other commands start without it
@@ -120,6 +146,18 @@ def count(text: str) -> int:
     if re.fullmatch(r"\d{1,9}", text) and int(text):
         return int(text)
     raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+
+
+def _ask_for(arguments: argparse.Namespace, action: str) -> None:
+    """Have a daemon do something with a call's recordings, and print how they are then."""
+    call_id = quote(arguments.id, safe="")
+    if not call_id:
+        raise WrongInputError("ID is empty")
+    state = ask(arguments, "POST", f"/v1/calls/{call_id}/recording/{action}")
+    if arguments.json:
+        print_json(state)
+    else:
+        print_plain(f"{state['call_leg_id']} {'paused' if state['is_paused'] else 'recording'}")
 
 
 def open_store(flag: Path | None) -> Store:

@@ -86,6 +86,8 @@ def test_the_description_is_served(api):
         "/metrics",
         "/v1/calls",
         "/v1/calls/{id}",
+        "/v1/calls/{id}/recording/pause",
+        "/v1/calls/{id}/recording/resume",
         "/v1/forks",
         "/v1/forks/{id}",
         "/webhooks",

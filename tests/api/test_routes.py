@@ -12,6 +12,7 @@ from planebench import OK, S
 from storedcalls import CALL as STORED
 from storedcalls import CLOSED, FORK, LEG, NOON_NS
 
+from strep.pauses import PauseError
 from strep.store import Store, StoredCall, StoredTrack
 
 OTHER_LEG = "428c31b6-f9e0-11ea-b68e-02420a0f7768"
@@ -335,3 +336,30 @@ def test_each_type_of_problem_is_explained_where_its_type_points(api):
         b"There is no such call (404).\n\nNeither is its media received nor is it in the database;"
         b" or the carrier knows no call of this call_control_id.\n"
     )
+
+
+# -- pauses
+
+
+def test_open_call_is_paused_and_resumed(with_calls):
+    call = next(each for each in with_calls.get("/v1/calls?open=true").document["calls"])
+    for action, is_paused in (("pause", True), ("resume", False), ("resume", False)):
+        answer = with_calls.post(f"/v1/calls/{call['call_leg_id']}/recording/{action}", {})
+        assert (answer.status, answer.document) == (
+            200, {"call_leg_id": call["call_leg_id"], "is_paused": is_paused},
+        )  # fmt: skip
+        assert with_calls.source.paused == {call["call_leg_id"]: is_paused}
+
+
+def test_call_that_is_over_or_unknown_is_not_paused(with_calls):
+    over = with_calls.post(f"/v1/calls/{CALL}/recording/pause", {})
+    assert (over.status, over.document["type"]) == (409, "/problems/call-over")
+    unknown = with_calls.post("/v1/calls/v3:none/recording/resume", {})
+    assert (unknown.status, unknown.document["type"]) == (404, "/problems/unknown-call")
+
+
+def test_worker_that_is_silent_makes_a_pause_unsure(with_calls):
+    with_calls.source.error = PauseError("worker 1, which receives it, does not answer")
+    answer = with_calls.post(f"/v1/calls/{CALL}/recording/pause", {})
+    assert (answer.status, answer.document["type"]) == (503, "/problems/recording-unsure")
+    assert answer.document["detail"] == "worker 1, which receives it, does not answer"

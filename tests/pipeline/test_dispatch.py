@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from concurrent.futures import Future
 from contextlib import contextmanager
 from dataclasses import fields
 
@@ -734,3 +735,71 @@ def test_a_sink_that_only_ever_fails_to_write_is_switched_off_between_ticks():
     runner = dispatcher.runners[0]
     assert (runner.is_on, runner.errors, runner.dropped_frames) == (False, 10, 2 * len(block(0)))
     dispatcher.stop()
+
+
+class Late(Recorder):
+    """Gives results when it is asked to."""
+
+    def close(self, *_):
+        self.result = Future()
+        return self.result
+
+
+@pytest.mark.parametrize("threaded", [False, True])
+def test_results_may_come_later_and_hold_up_nothing_else(threaded):
+    late, other = Late(), Recorder()
+    late.threaded = threaded
+    closed = []
+    dispatcher = Dispatcher(
+        {"late": late, "other": other}, on_closed=lambda *told: closed.append(told)
+    )
+    dispatcher.start()
+    dispatcher.open(track())
+    dispatcher.close(track(), SUMMARY)
+    for runner in dispatcher.runners:
+        runner.finish()
+    assert ("close", 0) in other.calls
+    assert closed == []
+    assert dispatcher.is_closing
+    late.result.set_result({"found": 1})
+    assert [results["late"] for _, _, results in closed] == [{"found": 1}]
+    assert not dispatcher.is_closing
+    dispatcher.stop()
+
+
+def test_results_that_never_come_are_an_error_and_the_track_is_closed(caplog):
+    late = Late()
+    closed = []
+    dispatcher = Dispatcher({"late": late}, on_closed=lambda *told: closed.append(told))
+    dispatcher.start()
+    dispatcher.open(track())
+    dispatcher.close(track(), SUMMARY)
+    late.result.set_exception(OSError("the disk is gone"))
+    assert [results for _, _, results in closed] == [{}]
+    assert dispatcher.runners[0].errors == 1
+    assert "the disk is gone" in caplog.text
+    dispatcher.stop()
+
+
+def test_pauses_and_facts_reach_all_sinks():
+    class Paused(Recorder):
+        def pause(self, call_leg_id, at_ns):
+            self.note("pause", call_leg_id, at_ns, self.facts(call_leg_id))
+
+        def resume(self, call_leg_id, at_ns):
+            self.note("resume", call_leg_id, at_ns)
+
+    sinks = {"here": Paused(), "there": Paused(), "none": Recorder()}
+    sinks["there"].threaded = True
+    leg = track().call_leg_id
+    assert Recorder().facts(leg) is None
+    dispatcher = Dispatcher(sinks, facts={leg: {"from": "1"}}.get)
+    dispatcher.start()
+    dispatcher.pause(leg, 5)
+    dispatcher.resume(leg, 6)
+    dispatcher.stop()
+    for name in ("here", "there"):
+        assert [call for call in sinks[name].calls if call[0] in {"pause", "resume"}] == [
+            ("pause", leg, 5, {"from": "1"}),
+            ("resume", leg, 6),
+        ]

@@ -101,3 +101,15 @@ def test_file_that_cannot_be_opened_is_named(tmp_path):
     log = LogSink(path=tmp_path / "missing" / "events.jsonl")
     with pytest.raises(SinkError, match=r"missing/events\.jsonl: No such file or directory"):
         log.start()
+
+
+def test_keys_that_are_pressed_in_a_pause_are_not_named(tmp_path):
+    log = LogSink(path=tmp_path / "events.jsonl")
+    log.start()
+    log.pause(TRACK.call_leg_id, 2_000_000_000)
+    log.resume(TRACK.call_leg_id, 4_000_000_000)
+    for second in range(7):
+        log.event(Event("dtmf", TRACK, second * 8000, 8000, {"digit": "5", "start_s": second}))
+    log.stop()
+    lines = map(json.loads, (tmp_path / "events.jsonl").read_text().splitlines())
+    assert "".join(line["data"]["digit"] for line in lines) == "55???55"

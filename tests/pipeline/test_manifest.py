@@ -8,7 +8,7 @@ import pytest
 
 from pipeline.block import Timeline, Track, TrackSummary
 from pipeline.keypress import KeyPress
-from pipeline.manifest import add_track, track_entry
+from pipeline.manifest import _hidden, add_track, track_entry
 from pipeline.verdict import call_quality, track_quality
 
 INBOUND = Track(
@@ -311,3 +311,63 @@ def test_file_that_is_no_manifest_is_named_and_left_alone(tmp_path, content):
     with pytest.raises(ValueError, match=r"call\.json is not a manifest"):
         add_track(path, INBOUND, SUMMARY, {})
     assert path.read_text() == content
+
+
+def with_wav(**further):
+    return {"wav": RESULTS["wav"] | further}
+
+
+def test_marks_stand_in_their_order_and_count_from_the_beginning(tmp_path):
+    path = tmp_path / "call.json"
+    paused = {"kind": "paused", "at": "2026-01-01T00:00:02.000Z"}
+    resumed = {"kind": "resumed", "at": "2026-01-01T00:00:09.500Z"}
+    wav = {"manifest": str(path)}
+    add_track(path, OUTBOUND, SUMMARY, with_wav(marks=[paused], **wav))
+    assert json.loads(path.read_text())["marks"] == [{**paused, "at_s": 1.5}]
+    add_track(path, INBOUND, SUMMARY, with_wav(marks=[paused, resumed], **wav))
+    manifest = json.loads(path.read_text())
+    assert manifest["marks"] == [{**paused, "at_s": 2.0}, {**resumed, "at_s": 9.5}]
+    assert all("wav" not in track for track in manifest["tracks"])
+
+
+def test_files_of_a_split_recording_are_listed(tmp_path):
+    path = tmp_path / "call.json"
+    files = [
+        {"recording": "call_001.wav", "start_s": 0.0, "duration_s": 300.0},
+        {"recording": "call_002.wav", "start_s": 300.0, "duration_s": 12.5},
+    ]
+    wav = {"manifest": str(path), "recording": str(tmp_path / "call_001.wav")}
+    add_track(path, INBOUND, SUMMARY, with_wav(files=files[:1], **wav))
+    add_track(path, OUTBOUND, SUMMARY, with_wav(files=files, **wav))
+    manifest = json.loads(path.read_text())
+    assert manifest["files"] == files
+    assert manifest["recordings"] == ["call_001.wav", "call_002.wav"]
+    assert [track["recording"] for track in manifest["tracks"]] == ["call_001.wav"] * 2
+
+
+def test_manifest_names_the_file_that_is_there_where_another_was_planned(tmp_path):
+    path = tmp_path / "call.json"
+    wav = {"manifest": str(path)}
+    flac, kept = str(tmp_path / "call.flac"), str(tmp_path / "call.wav")
+    add_track(path, INBOUND, SUMMARY, with_wav(recording=flac, **wav))
+    late = {"recording": kept, "instead_of": flac, "not_encoded": "disk full"}
+    add_track(path, OUTBOUND, SUMMARY, with_wav(**late, **wav))
+    manifest = json.loads(path.read_text())
+    assert manifest["recordings"] == ["call.wav"]
+    assert [track["recording"] for track in manifest["tracks"]] == ["call.wav"] * 2
+    assert manifest["tracks"][1]["wav"] == {"not_encoded": "disk full"}
+
+
+def test_keys_pressed_in_a_pause_are_hidden():
+    presses = [
+        {"digit": digit, "start_s": start_s, "duration_ms": 100, "kind": "in-band"}
+        for digit, start_s in (("1", 0.0), ("2", 1.8), ("3", 2.5), ("4", 9.0), ("5", 11.0))
+    ]
+    marks = [
+        {"kind": "paused", "at": "2026-01-01T00:00:02.000Z"},
+        {"kind": "resumed", "at": "2026-01-01T00:00:10.000Z"},
+        {"kind": "paused", "at": "2026-01-01T00:01:00.000Z"},
+    ]
+    hidden = _hidden(presses, marks, INBOUND.opened_unix_ns / 1e9)
+    assert [press["digit"] for press in hidden] == ["1", "?", "?", "?", "5"]
+    assert [press | {"digit": ""} for press in hidden] == [p | {"digit": ""} for p in presses]

@@ -4,7 +4,8 @@ import numpy as np
 import pytest
 import soundfile
 
-from pipeline.sinks.recording import Part, Recording
+from pipeline.sinks.finishing import Finisher
+from pipeline.sinks.recording import Part, Plan, Recording
 from pipeline.sinks.wavfile import PCM16
 
 
@@ -12,12 +13,18 @@ def part(channel, start, *samples):
     return Part(channel, start, start + len(samples), np.array(samples, np.int16))
 
 
+def begun(directory, channels, **plan):
+    recording = Recording(Plan(directory, **plan), lambda: "call", channels, 0, Finisher())
+    recording.settle(law=0, rate_hz=8000)
+    return recording
+
+
 def recorded(directory, channels, *writes):
     """Write lists of parts, one after the other, and read the file."""
-    recording = Recording(directory, "call", channels, opened_ns=0)
+    recording = begun(directory, channels)
     for parts in writes:
-        recording.write(parts, PCM16, 8000)
-    recording.finish()
+        recording.write(parts, PCM16)
+    recording.finish(PCM16)
     return soundfile.read(recording.path, dtype="int16", always_2d=True)[0].T.tolist()
 
 
@@ -51,32 +58,32 @@ def test_single_channel_is_written_as_it_is(tmp_path):
 
 
 def test_end_of_each_channel_is_known(tmp_path):
-    recording = Recording(tmp_path, "call", 2, opened_ns=0)
-    recording.write([part(0, 0, 1, 2, 3), part(1, 0, 1)], PCM16, 8000)
-    recording.write([part(0, 0, 9)], PCM16, 8000)
+    recording = begun(tmp_path, 2)
+    recording.write([part(0, 0, 1, 2, 3), part(1, 0, 1)], PCM16)
+    recording.write([part(0, 0, 9)], PCM16)
     assert recording.written == [3, 1]
-    recording.finish()
+    recording.finish(PCM16)
 
 
 def test_nothing_is_made_before_there_is_something_to_write(tmp_path):
-    recording = Recording(tmp_path, "call", 2, opened_ns=0)
-    recording.finish()
+    recording = begun(tmp_path, 2)
+    recording.finish(PCM16)
     assert recording.path is None
     assert recording.manifest is None
     assert list(tmp_path.iterdir()) == []
 
 
 def test_manifest_stands_beside_the_file(tmp_path):
-    recording = Recording(tmp_path, "call", 1, opened_ns=0)
-    recording.write([part(0, 0, 1)], PCM16, 8000)
+    recording = begun(tmp_path, 1)
+    recording.write([part(0, 0, 1)], PCM16)
     assert recording.path == tmp_path / "call.wav"
     assert recording.manifest == tmp_path / "call.json"
-    recording.finish()
+    recording.finish(PCM16)
 
 
 def test_salvaged_recording_keeps_what_was_written(tmp_path):
-    recording = Recording(tmp_path, "call", 1, opened_ns=0)
-    recording.write([part(0, 0, 1, 2)], PCM16, 8000)
+    recording = begun(tmp_path, 1)
+    recording.write([part(0, 0, 1, 2)], PCM16)
     recording.salvage("Input/output error")
     assert recording.error == "Input/output error"
     assert soundfile.read(recording.path, dtype="int16")[0].tolist() == [1, 2]
