@@ -92,6 +92,9 @@ class Front:
             f"workers that do not receive: {', '.join(idle)}": bool(idle),
             "the kernel drops datagrams: a receive buffer is full": self._is_dropping,
         }
+        gauges = overview.total.sink_gauges
+        full = [sink for sink, of in gauges.items() if of.get("recordings_disk_low")]
+        reasons[f"the disk is too full for further recordings: {', '.join(full)}"] = bool(full)
         told = [reason for reason, holds in reasons.items() if holds]
         return {"ready": not told, "reasons": told}
 
