@@ -108,6 +108,7 @@ class Front:
             memory=None if board.memory is None else board.memory.figures(),
             plane=None if board.plane is None else board.plane.figures(),
             webhooks=board.webhooks,
+            rescued={"finished": board.rescuer.finished, "failed": board.rescuer.failed},
             http=None if self.site is None else self.site.closed,
         )
 

@@ -87,12 +87,17 @@ def exposition(
     plane: PlaneFigures | None = None,
     webhooks: WebhookReceiver | None = None,
     http: ConnectionsClosed | None = None,
+    rescued: Mapping[str, int] | None = None,
 ) -> bytes:
     """Return the metrics of all workers and of this process in Prometheus' text format.
 
-    `memory`, `plane`, `webhooks` and `http` where there are such.
+    `memory`, `plane`, `webhooks` and `http` where there are such; `rescued` are recordings that a
+    killed process had left, by what became of them.
     """
     further: list[Iterable[Metric]] = []
+    if rescued is not None:
+        text = "Files of recordings that a killed process had left, by what became of them"
+        further.append([labelled("strep_recordings_rescued", text, rescued, "outcome")])
     if http is not None:
         further.append(_http(http))
     if memory is not None:

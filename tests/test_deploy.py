@@ -45,6 +45,7 @@ def metric_names():
         memory=MemoryFigures(0, 0, 0),
         plane=PLANE,
         webhooks=WebhookReceiver(print, public_key=None, allow_unsigned=True),
+        rescued={"finished": 1},
         http=ConnectionsClosed(1, 2),
     ).decode()
     return {

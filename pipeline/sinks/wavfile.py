@@ -145,10 +145,10 @@ class WavFile:
 
     @classmethod
     def adopt(cls, part: Path) -> Self:
-        """Take over a part that a process left behind when it died, as long as it really is.
+        """Take over a part that a process left behind when it died; an empty one is removed.
 
-        Raises BlockingIOError where a process has it open, FileNotFoundError where that has given
-        it another name by now, and `NotOursError` where it cannot be told what is in it.
+        Raises BlockingIOError where a process has it open, FileNotFoundError where it has another
+        name by now or was empty, and `NotOursError` where it cannot be told what is in it.
         """
         self = cls.__new__(cls)
         self.part, self.path = part, part.with_name(part.name.removesuffix(".part"))
@@ -157,6 +157,9 @@ class WavFile:
             _lock(self._fd)
             self._check_name()
             on_disk = os.fstat(self._fd).st_size - HEADER_BYTES
+            if on_disk == -HEADER_BYTES:
+                self.part.unlink()
+            self._check_name()
             known = _read_header(os.pread(self._fd, HEADER_BYTES, 0))
             self.sample_format, self.channels, self.rate_hz = known.sample_format, *known.layout
             self._frame_bytes = self.sample_format.dtype.itemsize * self.channels
