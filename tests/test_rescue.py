@@ -4,6 +4,8 @@ import json
 import os
 import signal
 import socket
+import urllib.error
+import urllib.request
 from uuid import UUID
 
 import pytest
@@ -224,10 +226,8 @@ def send(serve, first, count):
             sock.sendto(strep(packet, CALL, first=0xC4), serve.to)
 
 
-@pytest.mark.parametrize("database", [True, False], ids=["database", "no database"])
-def test_killed_daemon_leaves_a_recording_that_the_next_one_finishes(tmp_path, database):
+def test_killed_daemon_leaves_a_recording_that_the_next_one_finishes(tmp_path):
     arguments = ["--sink", "wav:flush_s=0.05,format=flac"]
-    arguments += [] if database else ["--database", "none"]
     with Serve(tmp_path, *arguments) as serve:
         send(serve, 0, 50)
         serve.wait_until(
@@ -240,24 +240,59 @@ def test_killed_daemon_leaves_a_recording_that_the_next_one_finishes(tmp_path, d
     stem = part.name.removesuffix(".wav.part")
     with Serve(tmp_path, *arguments) as serve:
         send(serve, 50, 10)
-        serve.wait_for("strep_recordings_rescued_total{finished}", 1)
         serve.wait_until(
             lambda: "recordings that a killed process had left" in serve.log.read_text(),
             "they are in the call list",
         )
+        assert serve.metrics()["strep_recordings_rescued_total{finished}"] == 1
         assert soundfile.info(tmp_path / f"{stem}.flac").frames == 50 * 160
         assert serve.stop() == 0
     assert not list(tmp_path.glob("*.part"))
     first = json.loads((tmp_path / f"{stem}.json").read_text())
     assert first["recordings"] == [f"{stem}.flac"]
-    assert (first["reason"], first["tracks"][0]["reason"]) == ("interrupted", "interrupted")
-    if database:
-        assert [track["direction"] for track in first["tracks"]] == ["inbound"]
-        (second,) = (p for p in tmp_path.glob("*.json") if p.stem != stem)
-        earlier = json.loads(second.read_text())["earlier"]
-        assert [each["recording"] for each in earlier] == [f"{stem}.flac"]
-        tracks = Store(tmp_path / "strep.db", read_only=True).tracks(str(CALL))
-        assert [(track.reason, track.recording) for track in tracks] == [
-            ("interrupted", str(tmp_path / f"{stem}.flac")),
-            ("end", str(second.with_suffix(".flac"))),
-        ]
+    assert first["reason"] == "interrupted"
+    assert [(t["direction"], t["reason"]) for t in first["tracks"]] == [("inbound", "interrupted")]
+    (second,) = (p for p in tmp_path.glob("*.json") if p.stem != stem)
+    earlier = json.loads(second.read_text())["earlier"]
+    assert [each["recording"] for each in earlier] == [f"{stem}.flac"]
+    tracks = Store(tmp_path / "strep.db", read_only=True).tracks(str(CALL))
+    assert [(track.reason, track.recording) for track in tracks] == [
+        ("interrupted", str(tmp_path / f"{stem}.flac")),
+        ("end", str(second.with_suffix(".flac"))),
+    ]
+
+
+def test_daemon_without_a_database_finishes_what_was_left_too(tmp_path):
+    left(tmp_path)
+    with Serve(tmp_path, "--database", "none") as serve:
+        serve.wait_for("strep_recordings_rescued_total{finished}", 1)
+        assert soundfile.info(tmp_path / f"{STEM}.wav").frames == 8000
+        assert serve.stop() == 0
+    assert json.loads((tmp_path / f"{STEM}.json").read_text())["reason"] == "interrupted"
+
+
+def readiness(serve):
+    try:
+        with urllib.request.urlopen(f"http://{serve.http}/readyz", timeout=5) as answer:
+            return answer.status, json.load(answer)["reasons"]
+    except urllib.error.HTTPError as error:
+        return error.code, json.load(error)["reasons"]
+
+
+def test_daemon_with_a_low_disk_says_so_and_goes_on_analysing(tmp_path):
+    with Serve(
+        tmp_path, "--workers", "2", "--sink", f"wav:flush_s=0.05,min_free_bytes={1 << 60}",
+        "--sink", "vad",
+    ) as serve:  # fmt: skip
+        send(serve, 0, 50)
+        serve.wait_for("strep_recordings_put_off{wav}", 1)
+        assert readiness(serve) == (503, ["the disk is too full for further recordings: wav"])
+        metrics = serve.metrics()
+        assert serve.stop() == 0
+    assert metrics["strep_recordings_disk_low{wav}"] >= 1
+    assert metrics["strep_recording_attempts_failed_total{wav}"] == 0
+    assert metrics["strep_sink_frames_total{vad}"] == 50
+    assert not [*tmp_path.glob("*.wav*"), *tmp_path.glob("*.json")]
+    (track,) = Store(tmp_path / "strep.db", read_only=True).tracks(str(CALL))
+    assert (track.packets, track.recording) == (50, None)
+    assert track.entry["wav"]["error"] == "the disk is too full for another recording"
