@@ -83,6 +83,53 @@ def add_track(
         _write(path, manifest)
 
 
+def add_interrupted(
+    path: Path,
+    entries: Sequence[Mapping[str, Any]],
+    files: Sequence[tuple[str, float]],
+    *,
+    is_split: bool,
+) -> None:
+    """Add tracks that nobody closed, because their process was killed, or begin the manifest.
+
+    `files` are the names and durations in seconds of the recording's files that were finished now;
+    those of a split one that were finished before are found beside it. The manifest has the
+    `reason` of such tracks, `interrupted`. Raises as `add_track` does.
+    """
+    with _writing:
+        before = _read(path)
+        known = {(each["direction"], each["started_at"]) for each in before["tracks"]}
+        fresh = [each for each in entries if (each["direction"], each["started_at"]) not in known]
+        tracks = [*before["tracks"], *fresh]
+        first = files[0][0]
+        others = [
+            each
+            for each in before.get("recordings", ())
+            if is_split and path.with_name(each).exists()
+        ]
+        if is_split:
+            beside = path.parent.glob(f"{path.stem}_[0-9][0-9][0-9]*")
+            others += [each.name for each in beside if each.suffix != ".part"]
+        recordings = sorted({*others, *(name for name, _ in files)})
+        for each in tracks:
+            if each.get("recording") is not None and each["recording"] not in recordings:
+                each["recording"] = first
+        manifest = {
+            **before,
+            "version": VERSION,
+            "call_leg_id": entries[0]["call_leg_id"],
+            "leg": entries[0]["leg"],
+            "started_at": min(each["started_at"] for each in tracks),
+            "ended_at": max(each["ended_at"] for each in tracks),
+            "reason": entries[0]["reason"],
+            "recordings": recordings,
+            "tracks": tracks,
+        }
+        if before["tracks"]:
+            manifest["quality"] = before.get("quality")
+        _write(path, {key: value for key, value in manifest.items() if value is not None})
+
+
 def _with_track(
     before: Mapping[str, Any],
     path: Path,

@@ -30,6 +30,8 @@ class Figures:
     sink_errors: Mapping[str, int] = field(default_factory=dict)
     tracks_distributed: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """How the figures of closed tracks are distributed, see `Distributions.counts`."""
+    sink_counters: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """What sinks counted themselves, see `Sink.counters`."""
     rtcp: Mapping[str, int] = field(default_factory=dict)
     """Datagrams of RTCP by what became of them."""
     news_dropped: int = 0
@@ -48,6 +50,8 @@ class Figures:
     sink_queue_bytes: Mapping[str, int] = field(default_factory=dict)
     sink_off: Mapping[str, int] = field(default_factory=dict)
     """In how many workers a sink is switched off."""
+    sink_gauges: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """See `Sink.gauges`."""
 
     def __add__(self, other: Figures) -> Figures:
         return Figures(
@@ -73,6 +77,7 @@ class Figures:
             legs_pending=0,
             sink_queue_bytes={},
             sink_off={},
+            sink_gauges={},
         )
 
 

@@ -12,6 +12,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = sorted(p for package in ("strep", "pipeline") for p in (ROOT / package).rglob("*.py"))
 
 KNOWS_PIPELINE = {
+    "strep/rescue.py",  # finishes recordings as their sink would have
     "strep/receive/receiver.py",  # hands packets on
     "strep/receive/rtcp.py",  # tells it of reports
     "strep/worker.py",  # puts everything together, live

@@ -89,6 +89,14 @@ class Sink(ABC):
     def resume(self, call_leg_id: UUID, at_ns: int) -> None:
         """Keep the sound again whose packets arrive from then on."""
 
+    def counters(self) -> Mapping[str, int]:
+        """Return what was counted so far by name; from any thread, quickly."""
+        return {}
+
+    def gauges(self) -> Mapping[str, int]:
+        """Return what there is now by name, as `counters` does; summed over workers."""
+        return {}
+
     def close(
         self, track: Track, summary: TrackSummary
     ) -> Mapping[str, Any] | Future[Mapping[str, Any] | None] | None:
