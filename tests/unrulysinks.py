@@ -91,6 +91,24 @@ class ExitsAtOnce(Sums):
         os._exit(4)
 
 
-class HangsAtTheEnd(Sums):
-    def stop(self):
-        time.sleep(600)
+class After(Sink):
+    """Does harm from a frame on."""
+
+    def __init__(self, *, does: str, frames: int) -> None:
+        self.does = does
+        self.left = frames
+        self.kept: list[bytearray] = []
+
+    def write(self, block):
+        self.left -= len(block)
+        if self.left <= 0:
+            match self.does:
+                case "exit":
+                    os._exit(3)
+                case "raise":
+                    raise RuntimeError("cannot")
+                case "allocate":
+                    self.kept.extend(bytearray(2**20) for _ in range(4096))
+
+    def close(self, track, summary):
+        return {"packets": summary.packets, "of": track.direction}

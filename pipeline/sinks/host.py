@@ -38,7 +38,7 @@ MAX_LOG = 8192
 
 def main(descriptor: int) -> None:
     """Run the sink that the first message names."""
-    for number in (signal.SIGINT, signal.SIGTERM):
+    for number in (signal.SIGHUP, signal.SIGINT, signal.SIGTERM):
         signal.signal(number, signal.SIG_IGN)  # it ends by word, when all is said
     os.set_inheritable(descriptor, False)
     threading.Thread(target=_end_with_parent, args=(os.getppid(),), daemon=True).start()

@@ -178,14 +178,13 @@ class ProcessSink(Sink):
             child.stop()
             self._reap(child)
             if child.process.returncode:
-                self.deaths += 1
-                logger.error("sink %s: its process %s at the end", self.label, child.ending())
+                self._mourn(f"its process {child.ending()}", child.age_s)
 
     def hurry(self) -> None:
         """Wait less for a process that hangs, and start none again; from any thread."""
         self._is_ending = True
         if self._child is not None:
-            self._child.limit_s = STOP_S
+            self._child.limit_s = self._patience_s()
 
     def settle(self) -> None:
         """Wait until the process has done all that it was told, or is no more."""
@@ -198,22 +197,24 @@ class ProcessSink(Sink):
             self._revive()
             time.sleep(0.05)
 
+    def _patience_s(self) -> float:
+        return STOP_S if self._is_ending else HANG_S
+
     def _say(self, *parts: Any) -> None:
         if self.is_up and self._child is not None:
             self._child.say(message(*parts))
 
     def _launch(self) -> _Child:
         child = _Child(self, self._name, self._options, self._defaults, self._max_memory_mb)
+        of_sink = f"sink {self._name!r}: "
         try:
             refused = self._refusal(child)
         except (EOFError, OSError):
             child.discard()
-            raise SinkError(
-                f"sink {self._name!r}: its process {child.ending()} as it started"
-            ) from None
+            raise SinkError(f"{of_sink}its process {child.ending()} as it started") from None
         if refused is not None:
             child.discard()
-            raise SinkError(refused)
+            raise SinkError(of_sink + refused.removeprefix(of_sink))
         child.listen()
         return child
 
@@ -231,7 +232,7 @@ class ProcessSink(Sink):
             elif is_dead:
                 raise EOFError
             elif time.monotonic() > limit_s or self._is_ending:
-                return f"sink {self._name!r}: its process does not get ready"
+                return "its process does not get ready"
 
     def _revive(self) -> None:
         """Notice a death, and start another process when the pause is over."""
@@ -242,12 +243,13 @@ class ProcessSink(Sink):
         if self._child is None and self.is_on and not self._is_ending:
             if time.monotonic() < self._restart_at:
                 return
-            self.restarts += 1
             try:
                 self._child = self._launch()
             except SinkError as error:
-                self._mourn(str(error), 0.0)
+                self._mourn(str(error).removeprefix(f"sink {self._name!r}: "), 0.0)
                 return
+            self.restarts += 1
+            self._child.limit_s = self._patience_s()
             for call_leg_id, at_ns in self._paused.items():
                 self._say("pause", call_leg_id, at_ns)
             for track, _ in self._open.values():
@@ -255,6 +257,9 @@ class ProcessSink(Sink):
 
     def _mourn(self, what: str, age_s: float) -> None:
         self.deaths += 1
+        if self._is_ending:
+            logger.error("sink %s: %s at the end", self.label, what)
+            return
         self._deaths_in_a_row = 1 if age_s > LIVED_S else self._deaths_in_a_row + 1
         if self._deaths_in_a_row >= MAX_DEATHS_IN_A_ROW:
             self.is_on = False
