@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
 
 import matplotlib.image
 import numpy as np
 import pytest
+from browser import BROWSER, HEIGHT, WIDTH, browse, facts
 from reportcall import make_call
 
 from strep.report import from_path, write_report
 
-BROWSER = next(
-    filter(
-        None,
-        map(
-            shutil.which,
-            (os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome"),
-        ),
-    ),
-    None,
-)
 pytestmark = pytest.mark.skipif(
     BROWSER is None, reason="needs Chromium, found by its name or by the variable CHROMIUM"
 )
@@ -36,22 +24,6 @@ INBOUND, OUTBOUND, OVER, LOST, KEY = (
     (0x2C, 0x6A, 0x9B), (0x23, 0x89, 0x7A), (0xD9, 0x85, 0x12), (0xD1, 0x35, 0x2B),
     (0x7A, 0x4F, 0xB5),
 )  # fmt: skip
-WIDTH, HEIGHT = 1280, 1400
-
-
-def browse(page, tmp_path, *arguments):
-    process = subprocess.run(
-        [
-            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            f"--user-data-dir={tmp_path / 'profile'}", "--force-device-scale-factor=1",
-            f"--window-size={WIDTH},{HEIGHT}", "--virtual-time-budget=3000", *arguments, page,
-        ],
-        capture_output=True,
-        timeout=60,
-        check=True,
-    )  # fmt: skip
-    return process.stdout.decode()
 
 
 @pytest.fixture(scope="module")
@@ -71,14 +43,6 @@ def drawn(tmp_path_factory):
         dom = browse(out.as_uri(), folder, "--dump-dom")
         browse(out.as_uri(), folder, f"--screenshot={picture}")
     return dom, matplotlib.image.imread(picture)[:, :, :3]
-
-
-def facts(dom, kind):
-    """The data attributes of the elements that have `data-kind`."""
-    return [
-        dict(re.findall(r'data-([\w-]+)="([^"]*)"', tag))
-        for tag in re.findall(rf"<[a-z]+ [^>]*data-{kind}=[^>]*>", dom)
-    ]
 
 
 def test_both_lanes_are_drawn_with_all_that_happened(drawn):
