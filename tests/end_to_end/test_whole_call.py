@@ -187,6 +187,7 @@ def test_manifest_tells_what_happened(call):
     # the pauses of DTX, the hold, the keys, and what was lost of the audio
     still = 3 * 4.0 + 90.0 + 3 * 0.2
     assert still < inbound["silence_s"] < still + 0.02 * told.lost + 0.1
+    assert max(inbound["jitter_max_ms"], outbound["jitter_max_ms"]) < 3  # the hold is none
     assert inbound["quality"]["loss_ratio"] == pytest.approx(0.03, abs=0.005)
     assert 1.5 < inbound["quality"]["mos"] < 4
     assert outbound["quality"]["mos"] > 4.4
