@@ -34,6 +34,7 @@ def drawn(tmp_path_factory):
     document = json.loads(manifest.read_text())
     document["call"]["to"] = HOSTILE
     document["tracks"][1]["codec"] = HOSTILE
+    document["tracks"][0]["concealed_at_s"] = [[41.0, 41.06], [44.2, 44.22]]
     manifest.write_text(json.dumps(document))
     sources, _ = from_path(manifest)
     out = write_report(sources, folder / "report.html").path
@@ -52,6 +53,7 @@ def test_both_lanes_are_drawn_with_all_that_happened(drawn):
     assert all(int(lane["wave-columns"]) > 900 for lane in lanes)
     assert all(int(lane["speech"]) >= 6 for lane in lanes)
     assert [lane["dtmf"] for lane in lanes] == ["5", "0"]
+    assert [lane["concealed"] for lane in lanes] == ["2", "0"]
     assert [lane["paused"] for lane in lanes] == ["1", "1"]
     assert all(int(lane["lost"]) > 5 for lane in lanes)
     assert [net["net"] for net in facts(dom, "net")] == ["inbound", "outbound"]
