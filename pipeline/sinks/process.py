@@ -52,6 +52,8 @@ STOP_S = 5.0
 LISTEN_S = 0.2
 MAX_MESSAGE = 64 * 2**20
 MAX_PAUSED = 10_000
+MAX_LINES = 20
+"""Of the log, per second; what else a process logs then is left out."""
 _BOOT = (
     "import sys; sys.path[:] = sys.argv[2:]; "
     "from pipeline.sinks.host import main; main(int(sys.argv[1]))"
@@ -304,7 +306,8 @@ class _Child:
         self.why = ""
         self._sink = sink
         self._max_memory_mb = max_memory_mb
-        self._born = time.monotonic()
+        self._born = self._lines_since = time.monotonic()
+        self._lines = 0
         self._closings: dict[int, tuple[Future[Mapping[str, Any] | None], int]] = {}
         self._changing = threading.Lock()
         self._number = 0
@@ -405,7 +408,12 @@ class _Child:
 
     def log(self, level: int, text: str) -> None:
         """Log what it logged."""
-        logger.log(level, "sink %s: %s", self._sink.label, text)
+        now = time.monotonic()
+        if now - self._lines_since > 1:
+            self._lines_since, self._lines = now, 0
+        self._lines += 1
+        if self._lines <= MAX_LINES:
+            logger.log(level, "sink %s: %s", self._sink.label, text)
 
     def ending(self) -> str:
         """Say how it ended."""
@@ -426,8 +434,7 @@ class _Child:
                     self._hear(*self.receive())
                 elif is_dead:
                     break
-                else:
-                    self._watch()
+                self._watch()
         except (EOFError, OSError):
             pass
         except Exception:
@@ -447,7 +454,8 @@ class _Child:
             self.kill()
 
     def _hear(self, kind: str, *parts: Any) -> None:
-        self._heard_at = time.monotonic()
+        if kind in {"ack", "closed"}:  # talk alone is no progress
+            self._heard_at = time.monotonic()
         match kind:
             case "event":
                 self._sink.emit(parts[0])

@@ -289,6 +289,22 @@ def test_sink_that_raises_in_its_process_is_counted_logged_and_switched_off(capl
     assert "sink unrulysinks:Obeys is switched off after 10 errors in a row" in caplog.text
 
 
+def test_process_that_floods_the_receiver_is_slowed_down(caplog):
+    with bench("Floods") as it:
+        it.dispatcher.open(track())
+        it.dispatcher.write(block())
+        it.until(lambda: len(it.other.events) > 3000)
+        longest_s, began = 0.0, time.monotonic()
+        for _ in range(50):
+            it.dispatcher.write(block(160))
+            it.tick()
+            longest_s = max(longest_s, time.monotonic() - began)
+            began = time.monotonic()
+        assert longest_s < 0.3
+        assert it.other.frames == 51
+    assert sum(record.getMessage() == "sink bad: flood" for record in caplog.records) < 100
+
+
 def test_analyser_that_takes_too_much_memory_is_ended(caplog):
     with bench("Leaks", max_memory_mb="300") as it:
         it.dispatcher.open(track())
