@@ -467,7 +467,7 @@ class ThreadRunner(InlineRunner):
 
     def write(self, block: AudioBlock) -> None:
         """Queue a block, which is the sinks' own."""
-        if not self._is_on:
+        if not self.is_on:
             self._refused_frames += len(block)
             return
         size = block.nbytes

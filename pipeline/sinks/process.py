@@ -125,7 +125,8 @@ class ProcessSink(Sink):
 
     def open(self, track: Track) -> None:
         """Begin a track."""
-        self._open[track.row] = (track, self.deaths)
+        is_missing = self._child is None  # what it misses counts for this track, too
+        self._open[track.row] = (track, self.deaths - is_missing)
         self._say("open", track, self.facts(track.call_leg_id))
 
     def write(self, block: AudioBlock) -> None:
@@ -207,8 +208,12 @@ class ProcessSink(Sink):
             self._child.say(message(*parts))
 
     def _launch(self) -> _Child:
-        child = _Child(self, self._name, self._options, self._defaults, self._max_memory_mb)
         of_sink = f"sink {self._name!r}: "
+        setup = Setup(self._name, self._options, self._defaults, self._max_memory_mb)
+        try:
+            child = _Child(self, setup)
+        except OSError as error:
+            raise SinkError(f"{of_sink}its process cannot be started: {error.strerror}") from error
         try:
             refused = self._refusal(child)
         except (EOFError, OSError):
@@ -287,14 +292,7 @@ class ProcessSink(Sink):
 class _Child:
     """One life of the process: what is sent on the sink's thread, what is heard on its own."""
 
-    def __init__(
-        self,
-        sink: ProcessSink,
-        name: str,
-        options: Mapping[str, object],
-        defaults: Mapping[str, object],
-        max_memory_mb: int,
-    ) -> None:
+    def __init__(self, sink: ProcessSink, setup: Setup) -> None:
         self.limit_s = HANG_S
         """How long it may take to get on."""
         self.sent_frames = 0
@@ -305,7 +303,7 @@ class _Child:
         """It is no more, and all that it said was heard."""
         self.why = ""
         self._sink = sink
-        self._max_memory_mb = max_memory_mb
+        self._max_memory_mb = setup.max_memory_mb
         self._born = self._lines_since = time.monotonic()
         self._lines = 0
         self._closings: dict[int, tuple[Future[Mapping[str, Any] | None], int]] = {}
@@ -318,12 +316,15 @@ class _Child:
         ours, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, "-c", _BOOT, str(theirs.fileno()), *sys.path]
-            self.process = subprocess.Popen(  # noqa: S603 -- our own interpreter
-                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
-            )
+            try:
+                self.connection = Connection(os.dup(ours.fileno()))
+                self.process = subprocess.Popen(  # noqa: S603 -- our own interpreter
+                    command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+                )
+            except OSError:
+                ours.close()
+                raise
         self._socket = ours
-        self.connection = Connection(os.dup(ours.fileno()))
-        setup = Setup(name, options, defaults, max_memory_mb)
         with contextlib.suppress(OSError):
             self.connection.send_bytes(pickle.dumps(setup))
 

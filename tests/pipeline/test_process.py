@@ -222,6 +222,28 @@ def test_track_that_is_closed_while_there_is_no_process_says_so(monkeypatch):
     assert it.runner.restarts == 0
 
 
+def test_process_that_cannot_be_started_again_is_tried_later(monkeypatch, caplog):
+    def fail(*_, **__):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(process, "MAX_DEATHS_IN_A_ROW", 100)
+    with bench("Obeys") as it:
+        it.dispatcher.open(track(0))
+        with monkeypatch.context() as patch:
+            patch.setattr(process.subprocess, "Popen", fail)
+            it.dispatcher.write(block(1))
+            it.until(lambda: it.runner.errors == 3)
+            it.dispatcher.open(track(1))
+            it.runner.finish()
+        it.until(lambda: it.sink.is_up)
+        it.dispatcher.write(block(160, rows=(1,)))
+        told = it.result(1)
+    assert told["samples"] == 160
+    assert told["interrupted"] >= 1
+    assert it.runner.restarts == 1
+    assert "its process cannot be started: Too many open files" in caplog.text
+
+
 def test_process_that_dies_again_and_again_stays_away(caplog):
     with bench("Obeys") as it:
         it.dispatcher.open(track())
