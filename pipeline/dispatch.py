@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from collections import Counter, deque
 from concurrent.futures import Future
 from dataclasses import dataclass, field
@@ -35,6 +36,9 @@ MAX_ERRORS_IN_A_ROW = 10
 WAKE_BYTES = 4 * 2**20
 """A sink's thread wakes early for so much audio, while it is still in the cache."""
 MAX_QUEUED_CALLS = 100_000
+MAX_WAITING_EVENTS = 10_000
+"""Who emits more than the receive loop delivers is slowed down from there on."""
+MAX_EVENTS_AT_ONCE = 1_000
 TICK_NS = 250_000_000
 
 Results = dict[str, "Mapping[str, Any]"]
@@ -117,6 +121,8 @@ class Dispatcher:
         self._inbox.append(event)
         if threading.get_ident() == self._owner:
             self._deliver()
+        elif len(self._inbox) > MAX_WAITING_EVENTS:
+            time.sleep(0.001)
 
     def pause(self, call_leg_id: UUID, at_ns: int) -> None:
         """Have no sound of a call leg kept that arrives from then on."""
@@ -159,21 +165,21 @@ class Dispatcher:
         if self._wait_when_full:
             for thread in threads:
                 thread.finish()
-            self._deliver()
+            self._deliver(len(self._inbox))
         for runner in self.runners:
             if not isinstance(runner, ThreadRunner):
                 runner.close(closing)
 
     def stop(self) -> None:
         """Let every sink finish what is queued and release everything."""
-        self._deliver()
+        self._deliver(len(self._inbox))
         if not self._wait_when_full:
             for runner in self.runners:
                 runner.hurry()
         for runner in self.runners:
             runner.finish()
         # what the sinks' threads said of what was queued
-        self._deliver()
+        self._deliver(len(self._inbox))
         for runner in self.runners:
             runner.stop()
 
@@ -182,13 +188,16 @@ class Dispatcher:
         if self._on_closed is not None:
             self._on_closed(closing.track, closing.summary, closing.results)
 
-    def _deliver(self) -> None:
+    def _deliver(self, waiting: int = 0) -> None:
+        """Tell the sinks of these events, and of so many that come meanwhile."""
         # an event that a sink emits while it hears of another waits for its turn
         if self._is_delivering:
             return
         self._is_delivering = True
         try:
-            while self._inbox:
+            left = waiting + MAX_EVENTS_AT_ONCE
+            while self._inbox and left > 0:
+                left -= 1
                 event = self._inbox.popleft()
                 for runner in self.runners:
                     runner.call("event", event)
@@ -458,7 +467,7 @@ class ThreadRunner(InlineRunner):
 
     def write(self, block: AudioBlock) -> None:
         """Queue a block, which is the sinks' own."""
-        if not self._is_on:
+        if not self.is_on:
             self._refused_frames += len(block)
             return
         size = block.nbytes

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import signal
 import time
@@ -89,6 +90,18 @@ class Refuses(Sums):
 class ExitsAtOnce(Sums):
     def start(self):
         os._exit(4)
+
+
+class Floods(Sink):
+    """Never stops to emit and to log."""
+
+    def open(self, track):
+        self.track = track
+
+    def write(self, block):
+        while True:
+            self.emit(Event("flood", self.track, 0, block.sample_rate_hz))
+            logging.getLogger("flood").error("flood")
 
 
 class After(Sink):

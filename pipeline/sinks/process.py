@@ -52,6 +52,8 @@ STOP_S = 5.0
 LISTEN_S = 0.2
 MAX_MESSAGE = 64 * 2**20
 MAX_PAUSED = 10_000
+MAX_LINES = 20
+"""Of the log, per second; what else a process logs then is left out."""
 _BOOT = (
     "import sys; sys.path[:] = sys.argv[2:]; "
     "from pipeline.sinks.host import main; main(int(sys.argv[1]))"
@@ -123,7 +125,8 @@ class ProcessSink(Sink):
 
     def open(self, track: Track) -> None:
         """Begin a track."""
-        self._open[track.row] = (track, self.deaths)
+        is_missing = self._child is None  # what it misses counts for this track, too
+        self._open[track.row] = (track, self.deaths - is_missing)
         self._say("open", track, self.facts(track.call_leg_id))
 
     def write(self, block: AudioBlock) -> None:
@@ -205,8 +208,12 @@ class ProcessSink(Sink):
             self._child.say(message(*parts))
 
     def _launch(self) -> _Child:
-        child = _Child(self, self._name, self._options, self._defaults, self._max_memory_mb)
         of_sink = f"sink {self._name!r}: "
+        setup = Setup(self._name, self._options, self._defaults, self._max_memory_mb)
+        try:
+            child = _Child(self, setup)
+        except OSError as error:
+            raise SinkError(f"{of_sink}its process cannot be started: {error.strerror}") from error
         try:
             refused = self._refusal(child)
         except (EOFError, OSError):
@@ -285,14 +292,7 @@ class ProcessSink(Sink):
 class _Child:
     """One life of the process: what is sent on the sink's thread, what is heard on its own."""
 
-    def __init__(
-        self,
-        sink: ProcessSink,
-        name: str,
-        options: Mapping[str, object],
-        defaults: Mapping[str, object],
-        max_memory_mb: int,
-    ) -> None:
+    def __init__(self, sink: ProcessSink, setup: Setup) -> None:
         self.limit_s = HANG_S
         """How long it may take to get on."""
         self.sent_frames = 0
@@ -303,8 +303,9 @@ class _Child:
         """It is no more, and all that it said was heard."""
         self.why = ""
         self._sink = sink
-        self._max_memory_mb = max_memory_mb
-        self._born = time.monotonic()
+        self._max_memory_mb = setup.max_memory_mb
+        self._born = self._lines_since = time.monotonic()
+        self._lines = 0
         self._closings: dict[int, tuple[Future[Mapping[str, Any] | None], int]] = {}
         self._changing = threading.Lock()
         self._number = 0
@@ -315,12 +316,15 @@ class _Child:
         ours, theirs = socket.socketpair()
         with theirs:
             command = [sys.executable, "-c", _BOOT, str(theirs.fileno()), *sys.path]
-            self.process = subprocess.Popen(  # noqa: S603 -- our own interpreter
-                command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
-            )
+            try:
+                self.connection = Connection(os.dup(ours.fileno()))
+                self.process = subprocess.Popen(  # noqa: S603 -- our own interpreter
+                    command, stdin=subprocess.DEVNULL, pass_fds=[theirs.fileno()]
+                )
+            except OSError:
+                ours.close()
+                raise
         self._socket = ours
-        self.connection = Connection(os.dup(ours.fileno()))
-        setup = Setup(name, options, defaults, max_memory_mb)
         with contextlib.suppress(OSError):
             self.connection.send_bytes(pickle.dumps(setup))
 
@@ -405,7 +409,12 @@ class _Child:
 
     def log(self, level: int, text: str) -> None:
         """Log what it logged."""
-        logger.log(level, "sink %s: %s", self._sink.label, text)
+        now = time.monotonic()
+        if now - self._lines_since > 1:
+            self._lines_since, self._lines = now, 0
+        self._lines += 1
+        if self._lines <= MAX_LINES:
+            logger.log(level, "sink %s: %s", self._sink.label, text)
 
     def ending(self) -> str:
         """Say how it ended."""
@@ -426,8 +435,7 @@ class _Child:
                     self._hear(*self.receive())
                 elif is_dead:
                     break
-                else:
-                    self._watch()
+                self._watch()
         except (EOFError, OSError):
             pass
         except Exception:
@@ -447,7 +455,8 @@ class _Child:
             self.kill()
 
     def _hear(self, kind: str, *parts: Any) -> None:
-        self._heard_at = time.monotonic()
+        if kind in {"ack", "closed"}:  # talk alone is no progress
+            self._heard_at = time.monotonic()
         match kind:
             case "event":
                 self._sink.emit(parts[0])

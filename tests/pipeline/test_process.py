@@ -222,6 +222,28 @@ def test_track_that_is_closed_while_there_is_no_process_says_so(monkeypatch):
     assert it.runner.restarts == 0
 
 
+def test_process_that_cannot_be_started_again_is_tried_later(monkeypatch, caplog):
+    def fail(*_, **__):
+        raise OSError(24, "Too many open files")
+
+    monkeypatch.setattr(process, "MAX_DEATHS_IN_A_ROW", 100)
+    with bench("Obeys") as it:
+        it.dispatcher.open(track(0))
+        with monkeypatch.context() as patch:
+            patch.setattr(process.subprocess, "Popen", fail)
+            it.dispatcher.write(block(1))
+            it.until(lambda: it.runner.errors == 3)
+            it.dispatcher.open(track(1))
+            it.runner.finish()
+        it.until(lambda: it.sink.is_up)
+        it.dispatcher.write(block(160, rows=(1,)))
+        told = it.result(1)
+    assert told["samples"] == 160
+    assert told["interrupted"] >= 1
+    assert it.runner.restarts == 1
+    assert "its process cannot be started: Too many open files" in caplog.text
+
+
 def test_process_that_dies_again_and_again_stays_away(caplog):
     with bench("Obeys") as it:
         it.dispatcher.open(track())
@@ -287,6 +309,22 @@ def test_sink_that_raises_in_its_process_is_counted_logged_and_switched_off(capl
     assert "sink bad: sink unrulysinks:Obeys raised in write" in caplog.text
     assert "RuntimeError: cannot" in caplog.text
     assert "sink unrulysinks:Obeys is switched off after 10 errors in a row" in caplog.text
+
+
+def test_process_that_floods_the_receiver_is_slowed_down(caplog):
+    with bench("Floods") as it:
+        it.dispatcher.open(track())
+        it.dispatcher.write(block())
+        it.until(lambda: len(it.other.events) > 3000)
+        longest_s, began = 0.0, time.monotonic()
+        for _ in range(50):
+            it.dispatcher.write(block(160))
+            it.tick()
+            longest_s = max(longest_s, time.monotonic() - began)
+            began = time.monotonic()
+        assert longest_s < 0.3
+        assert it.other.frames == 51
+    assert sum(record.getMessage() == "sink bad: flood" for record in caplog.records) < 100
 
 
 def test_analyser_that_takes_too_much_memory_is_ended(caplog):
