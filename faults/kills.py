@@ -34,7 +34,7 @@ def kill_daemon(folder: Path, times: int, say: Say) -> Outcome:
     for number in range(times):
         say(f"{number} of {times} kills, at most {worst_s:.2f} s lost")
         with Service(folder) as service, Calls(service.to, 20, seed=number + 1) as calls:
-            time.sleep(choose.uniform(0.3, 3.5))
+            time.sleep(choose.uniform(0.3, 3.5 if times > 10 else 2.0))
             killed_ns = time.monotonic_ns()
             service.kill()
         due_ns = killed_ns - round(bound_s * 1e9)

@@ -240,7 +240,9 @@ def soak(folder: Path, times: int, say: Say) -> Outcome:
             if not service.wait_until(lambda: not service.sum_of("strep_tracks_open")):
                 wrong.append(f"wave {number}: tracks stay open")
                 break
-            time.sleep(0.5)  # for the sinks' threads
+            if not service.wait_until(lambda: not any(folder.glob("*.part"))):
+                wrong.append(f"wave {number}: recordings stay unfinished")
+                break
             now = service.resources()
             if number == max(1, waves // 10):
                 first = now
