@@ -12,8 +12,10 @@ call, and a file below the limit is plain RIFF for every reader.
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
+import resource
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple, Self
@@ -27,6 +29,9 @@ if TYPE_CHECKING:
 
 _HEADER = struct.Struct("<4sI4s 4sIQQQI 4sIHHIIHHH 4sII 4sI")
 
+RESERVED_FILES = 32
+"""Files that recordings do not open of those that the process may: manifests, the database and HTTP
+go on when there are too many recordings."""
 HEADER_BYTES = _HEADER.size
 """Length of the header, 94; the samples start here."""
 
@@ -104,6 +109,13 @@ def _lock(fd: int) -> None:
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def _leave_some(fd: int) -> None:
+    """Raise OSError where so many files are open that others need what is left."""
+    limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
+    if limit != resource.RLIM_INFINITY and fd >= limit - min(RESERVED_FILES, limit // 4):
+        raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+
+
 class WavFile:
     """A WAV file under the name `path` + `.part` until `finish` gives it its own.
 
@@ -136,6 +148,7 @@ class WavFile:
         except OSError:
             pass  # a file system without locks: nobody else takes the file there either
         try:
+            _leave_some(self._fd)
             if os.fstat(self._fd).st_nlink == 0 or path.exists():
                 raise FileExistsError(f"{path} exists, or its part was removed")
             self.write_header()

@@ -1,6 +1,8 @@
 from __future__ import annotations
 
 import os
+import resource
+from contextlib import suppress
 from pathlib import Path
 
 import numpy as np
@@ -175,3 +177,52 @@ def test_finish_closes_the_file_even_when_it_cannot_be_renamed(tmp_path):
     with pytest.raises(FileNotFoundError):
         file.finish()
     assert len(names(Path("/dev/fd"))) == before
+
+
+def test_part_of_a_process_is_adopted_by_no_other_while_it_is_open(tmp_path):
+    file = WavFile(tmp_path / "a.wav", MULAW, 1, 16_000)
+    file.extend(4)
+    file.write_header()
+    with pytest.raises(BlockingIOError):
+        WavFile.adopt(file.part)
+    file.close()
+    file.part.write_bytes(file.part.read_bytes() + b"1234567")
+    adopted = WavFile.adopt(file.part)
+    with pytest.raises(BlockingIOError):
+        WavFile.adopt(file.part)
+    assert (adopted.frames, adopted.sample_format, adopted.rate_hz) == (11, MULAW, 16_000)
+    adopted.finish()
+    info = soundfile.info(tmp_path / "a.wav")
+    assert (info.frames, info.samplerate, info.subtype) == (11, 16_000, "ULAW")
+    assert [path.name for path in tmp_path.iterdir()] == ["a.wav"]
+
+
+def test_pad_of_a_completed_file_is_no_sample(tmp_path):
+    file = WavFile(tmp_path / "a.wav", MULAW, 1, 8000)
+    file.extend(5)
+    file.complete()
+    file.close()
+    assert file.part.stat().st_size == 100
+    adopted = WavFile.adopt(file.part)
+    assert adopted.frames == 5
+    adopted.close()
+
+
+def test_last_descriptors_are_left_to_others(tmp_path):
+    soft, hard = resource.getrlimit(resource.RLIMIT_NOFILE)
+    used = len(list(Path("/dev/fd").iterdir()))
+    resource.setrlimit(resource.RLIMIT_NOFILE, (used + 40, hard))
+    files = []
+    try:
+        with suppress(OSError):
+            files.extend(WavFile(tmp_path / f"{i}.wav", PCM16, 1, 8000) for i in range(40))
+        with pytest.raises(OSError, match="Too many open files"):
+            WavFile(tmp_path / "one more.wav", PCM16, 1, 8000)
+        assert 1 <= len(files) < 40
+        with (tmp_path / "manifest").open("w"):
+            pass
+    finally:
+        resource.setrlimit(resource.RLIMIT_NOFILE, (soft, hard))
+        for file in files:
+            file.discard()
+    assert [path.name for path in tmp_path.iterdir()] == ["manifest"]
