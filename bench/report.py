@@ -23,6 +23,17 @@ PAPER, INK, GREY, RULE = "#fdfdfb", "#22282e", "#68707a", "#d9dcdf"
 OURS, OTHERS, FLOOR = "#2f6690", "#b9b2a4", "#68707a"
 SERIES = ("#2f6690", "#2b8a78", "#c7792b", "#8a4f7d", "#68707a", "#b03a2e")
 DPI = 160
+STYLE: dict[Any, Any] = {
+    "font.size": 9,
+    "font.family": "DejaVu Sans",
+    "text.color": INK,
+    "axes.edgecolor": RULE,
+    "axes.labelcolor": GREY,
+    "axes.facecolor": PAPER,
+    "xtick.color": GREY,
+    "ytick.color": GREY,
+    "figure.facecolor": PAPER,
+}
 
 
 class PlotError(Exception):
@@ -115,19 +126,8 @@ def plot(benchmark: Benchmark, report: Report, path: Path) -> None:
         from matplotlib.figure import Figure  # noqa: PLC0415
     except ImportError:
         raise PlotError("plots need matplotlib: pip install 'strep[bench]'") from None
-    style: dict[Any, Any] = {
-        "font.size": 9,
-        "font.family": "DejaVu Sans",
-        "text.color": INK,
-        "axes.edgecolor": RULE,
-        "axes.labelcolor": GREY,
-        "axes.facecolor": PAPER,
-        "xtick.color": GREY,
-        "ytick.color": GREY,
-        "figure.facecolor": PAPER,
-    }
     path.parent.mkdir(parents=True, exist_ok=True)
-    with rc_context(style):
+    with rc_context(STYLE):
         figure = Figure(layout="constrained")
         benchmark.draw(report, figure)
         figure.savefig(path, dpi=DPI)

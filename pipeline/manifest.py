@@ -42,6 +42,8 @@ VERSION = 1
 HIDDEN_DIGIT = "?"
 """Stands for a key that was pressed while the call was paused."""
 _MARGIN_S = 0.5
+_PARTIAL = ("interrupted", "switched_off")
+"""How often a sink's process ended during the track; whether the sink was switched off for it."""
 
 _RECORDING_RESULTS = {
     *("recording", "manifest", "channel", "offset_samples", "files", "marks", "instead_of"),
@@ -81,6 +83,53 @@ def add_track(
     with _writing:
         manifest = _with_track(_read(path), path, entry, recorded, call=call, earlier=earlier)
         _write(path, manifest)
+
+
+def add_interrupted(
+    path: Path,
+    entries: Sequence[Mapping[str, Any]],
+    files: Sequence[tuple[str, float]],
+    *,
+    is_split: bool,
+) -> None:
+    """Add tracks that nobody closed, because their process was killed, or begin the manifest.
+
+    `files` are the names and durations in seconds of the recording's files that were finished now;
+    those of a split one that were finished before are found beside it. The manifest has the
+    `reason` of such tracks, `interrupted`. Raises as `add_track` does.
+    """
+    with _writing:
+        before = _read(path)
+        known = {(each["direction"], each["started_at"]) for each in before["tracks"]}
+        fresh = [each for each in entries if (each["direction"], each["started_at"]) not in known]
+        tracks = [*before["tracks"], *fresh]
+        first = files[0][0]
+        others = [
+            each
+            for each in before.get("recordings", ())
+            if is_split and path.with_name(each).exists()
+        ]
+        if is_split:
+            beside = path.parent.glob(f"{path.stem}_[0-9][0-9][0-9]*")
+            others += [each.name for each in beside if each.suffix != ".part"]
+        recordings = sorted({*others, *(name for name, _ in files)})
+        for each in tracks:
+            if each.get("recording") is not None and each["recording"] not in recordings:
+                each["recording"] = first
+        manifest = {
+            **before,
+            "version": VERSION,
+            "call_leg_id": entries[0]["call_leg_id"],
+            "leg": entries[0]["leg"],
+            "started_at": min(each["started_at"] for each in tracks),
+            "ended_at": max(each["ended_at"] for each in tracks),
+            "reason": entries[0]["reason"],
+            "recordings": recordings,
+            "tracks": tracks,
+        }
+        if before["tracks"]:
+            manifest["quality"] = before.get("quality")
+        _write(path, {key: value for key, value in manifest.items() if value is not None})
 
 
 def _with_track(
@@ -146,14 +195,15 @@ def track_entry(
     there is none), `speech` and `speech_levels_dbfs` from the sink `vad`, or else `silero` (empty
     without them); `dtmf` lists the keys that were pressed, as telephone-events and, where the sink
     `dtmf` ran, as tones in the audio, each press once. Whatever else the sinks returned stands
-    under their names. Keys that were pressed while the recording was paused are hidden.
+    under their names; `partial` names those that have not heard the whole track, and why. Keys
+    that were pressed while the recording was paused are hidden.
 
     `quality` is that of `pipeline.verdict`, `rtcp` that of `pipeline.reports`,
     there where any came, and `timeline` is there once the track is closed.
     """
     recorder = next((name for name, result in results.items() if "manifest" in result), None)
     recorded = results[recorder] if recorder else {}
-    listener = next((name for name in ("vad", "silero") if name in results), None)
+    listener = next((name for name in ("vad", "silero") if "speech" in results.get(name, ())), None)
     speech = results[listener]["speech"] if listener else ()
     in_band = results.get("dtmf", {})
     ended_unix_ns = track.opened_unix_ns + summary.last_arrival_ns - track.opened_ns
@@ -226,7 +276,11 @@ def track_entry(
         "dtmf": {"dtmf", "dtmf_dropped"},
     }
     for name, result in results.items():
-        further = {key: value for key, value in result.items() if key not in told.get(name, ())}
+        partial = {key: result[key] for key in _PARTIAL if key in result}
+        if partial:
+            entry.setdefault("partial", {})[name] = partial
+        said = {*told.get(name, ()), *partial}
+        further = {key: value for key, value in result.items() if key not in said}
         if further:
             entry.setdefault(name, further)
     return entry

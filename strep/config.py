@@ -260,8 +260,8 @@ class Settings(BaseModel):
     new_tracks_burst: Annotated[int, between(1, 262_144)] = 8192
     """...and at once."""
     source_timeout_s: Annotated[float, between(0.0, 3_600)] = 1.0
-    """Packets of a track from another address and port are dropped, unless nothing has come from
-    its own for so long."""
+    """Packets of a track from another IP address are dropped, unless nothing has come from its own
+    for so long."""
     telephone_event_payload_types: Annotated[
         tuple[Annotated[EventPayloadType, PlainValidator(as_event_payload_type)], ...],
         AfterValidator(distinct_payload_types),

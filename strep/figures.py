@@ -28,8 +28,11 @@ class Figures:
     """By sink, like all that follow."""
     sink_dropped_frames: Mapping[str, int] = field(default_factory=dict)
     sink_errors: Mapping[str, int] = field(default_factory=dict)
+    sink_restarts: Mapping[str, int] = field(default_factory=dict)
     tracks_distributed: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """How the figures of closed tracks are distributed, see `Distributions.counts`."""
+    sink_counters: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """What sinks counted themselves, see `Sink.counters`."""
     rtcp: Mapping[str, int] = field(default_factory=dict)
     """Datagrams of RTCP by what became of them."""
     news_dropped: int = 0
@@ -48,6 +51,8 @@ class Figures:
     sink_queue_bytes: Mapping[str, int] = field(default_factory=dict)
     sink_off: Mapping[str, int] = field(default_factory=dict)
     """In how many workers a sink is switched off."""
+    sink_gauges: Mapping[str, Mapping[str, int]] = field(default_factory=dict)
+    """See `Sink.gauges`."""
 
     def __add__(self, other: Figures) -> Figures:
         return Figures(
@@ -73,6 +78,7 @@ class Figures:
             legs_pending=0,
             sink_queue_bytes={},
             sink_off={},
+            sink_gauges={},
         )
 
 

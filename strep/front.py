@@ -92,6 +92,9 @@ class Front:
             f"workers that do not receive: {', '.join(idle)}": bool(idle),
             "the kernel drops datagrams: a receive buffer is full": self._is_dropping,
         }
+        gauges = overview.total.sink_gauges
+        full = [sink for sink, of in gauges.items() if of.get("recordings_disk_low")]
+        reasons[f"the disk is too full for further recordings: {', '.join(full)}"] = bool(full)
         told = [reason for reason, holds in reasons.items() if holds]
         return {"ready": not told, "reasons": told}
 
@@ -105,6 +108,7 @@ class Front:
             memory=None if board.memory is None else board.memory.figures(),
             plane=None if board.plane is None else board.plane.figures(),
             webhooks=board.webhooks,
+            rescued={"finished": board.rescuer.finished, "failed": board.rescuer.failed},
             http=None if self.site is None else self.site.closed,
         )
 

@@ -58,6 +58,17 @@ _DISTRIBUTED = {
     "jitter_seconds": "Mean interarrival jitter of each track",
     "drift_ppm": "How much each track's clock differs from the receiver's, either way",
 }
+_RECORDING_COUNTERS = {
+    "recordings_failed": "Recordings that ended before their tracks, or never began",
+    "recording_attempts_failed": "How often a recording's file could not be made",
+    "recordings_unencoded": "Files of recordings that stayed WAV and should not",
+    "recording_syncs_failed": "How often a file could not be brought to disk while it was written",
+}
+_RECORDING_GAUGES = {
+    "recordings_finishing": "Files of recordings that wait to be finished",
+    "recordings_put_off": "Recordings that should have begun and have no file yet",
+    "recordings_disk_low": "Workers in which no recordings begin, for want of space",
+}
 _WAITING = {
     "held": "Packets that wait behind a hole",
     "on_probation": "Packets that may begin a new sequence",
@@ -76,12 +87,17 @@ def exposition(
     plane: PlaneFigures | None = None,
     webhooks: WebhookReceiver | None = None,
     http: ConnectionsClosed | None = None,
+    rescued: Mapping[str, int] | None = None,
 ) -> bytes:
     """Return the metrics of all workers and of this process in Prometheus' text format.
 
-    `memory`, `plane`, `webhooks` and `http` where there are such.
+    `memory`, `plane`, `webhooks` and `http` where there are such; `rescued` are recordings that a
+    killed process had left, by what became of them.
     """
     further: list[Iterable[Metric]] = []
+    if rescued is not None:
+        text = "Files of recordings that a killed process had left, by what became of them"
+        further.append([labelled("strep_recordings_rescued", text, rescued, "outcome")])
     if http is not None:
         further.append(_http(http))
     if memory is not None:
@@ -193,6 +209,12 @@ def _sinks(total: Figures) -> Iterator[Metric]:
         "sink",
     )
     yield labelled("strep_sink_errors", "Errors that a sink raised", total.sink_errors, "sink")
+    yield labelled(
+        "strep_sink_restarts",
+        "Processes of a sink that ended and were started again",
+        total.sink_restarts,
+        "sink",
+    )
     queued = GaugeMetricFamily(
         "strep_sink_queue_bytes", "Audio that waits for a sink", labels=["sink"]
     )
@@ -204,6 +226,15 @@ def _sinks(total: Figures) -> Iterator[Metric]:
     for sink, count in total.sink_off.items():
         is_on.add_metric([sink], float(not count))
     yield from (queued, is_on)
+    for name, text in _RECORDING_COUNTERS.items():
+        counts = {sink: of[name] for sink, of in total.sink_counters.items() if name in of}
+        yield labelled(f"strep_{name}", text, counts, "sink")
+    for name, text in _RECORDING_GAUGES.items():
+        gauge = GaugeMetricFamily(f"strep_{name}", text, labels=["sink"])
+        for sink, of in total.sink_gauges.items():
+            if name in of:
+                gauge.add_metric([sink], of[name])
+        yield gauge
 
 
 def _http(closed: ConnectionsClosed) -> Iterator[Metric]:

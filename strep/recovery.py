@@ -16,17 +16,18 @@ from datetime import UTC, datetime
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from pipeline.utc import rfc3339
-from strep.store import StoredTrack
+from strep.store import INTERRUPTED, StoredTrack, unix_ns
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
     from pathlib import Path
 
-_NAME = re.compile(
+NAME = re.compile(
     r"(?P<began>\d{8}T\d{6}Z)-(?P<call_leg_id>[0-9a-f-]{36})-(?P<leg>[ab])"
     r"(?:-(?P<direction>inbound|outbound))?(?:-(?P<copy>\d+))?(?P<number>_\d{3,})?"
     r"(?:\.wav(?P<part>\.part)?|\.flac|\.ogg|\.mp3)"
 )
+"""How the sink `wav` names files by itself."""
 
 
 class _File(NamedTuple):
@@ -52,7 +53,7 @@ def find_recordings(folders: Iterable[Path], tracks: Sequence[StoredTrack]) -> l
     for folder in folders:
         with suppress(OSError):  # it may not be there, or be no folder
             for path in folder.iterdir():
-                match = _NAME.fullmatch(path.name)
+                match = NAME.fullmatch(path.name)
                 if match and match["call_leg_id"] in wanted:
                     files[match["call_leg_id"], match["leg"].upper()].append(
                         _File(
@@ -77,6 +78,9 @@ def _found(track: StoredTrack, files: list[_File]) -> StoredTrack | None:
         if file.is_part:
             return replace(track, recording=str(file.path))
         entry = _entry(file, track)
+        if entry is not None and entry["reason"] == INTERRUPTED:
+            known = {key: entry[key] for key in ("recording", "manifest")}
+            return replace(track, **known, ended_ns=unix_ns(entry["ended_at"]))
         if entry is not None:
             return StoredTrack.of(entry, track.worker)
     return None
@@ -88,7 +92,11 @@ def _entry(file: _File, track: StoredTrack) -> dict[str, Any] | None:
     opened_at = rfc3339(track.opened_ns)
     with suppress(OSError, ValueError, LookupError, TypeError):  # none, or none that we know
         for entry in json.loads(manifest.read_text(encoding="utf-8"))["tracks"]:
-            if (entry["direction"], entry["started_at"]) == (track.direction, opened_at):
+            # where somebody else finished what was left, who did not know when a track had opened
+            is_guess = entry["reason"] == INTERRUPTED
+            if entry["direction"] == track.direction and (
+                is_guess or entry["started_at"] == opened_at
+            ):
                 recording = str(manifest.with_name(entry["recording"]))
                 return {**entry, "recording": recording, "manifest": str(manifest)}
     return None

@@ -22,12 +22,15 @@ from strep.control.plane import ControlPlane, Workers
 from strep.control.webhooks import WebhookReceiver
 from strep.history import History
 from strep.pauses import PauseFiles
+from strep.recovery import find_recordings
+from strep.rescue import Rescuer, places
 from strep.sinks import folders
 from strep.storage import Storage
 from strep.store import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Coroutine, Mapping
+    from pathlib import Path
 
     from pydantic import SecretStr
 
@@ -48,6 +51,11 @@ WEBHOOKS_WITHIN_S = 5.0
 """How long webhooks that were taken in may take to be processed at the end."""
 FIRST_REOPENING_S, LAST_REOPENING_S = 0.1, 5.0
 """How soon a new worker tries again to open the ports of a fork: later each time."""
+
+
+def _opening(track: StoredTrack) -> tuple[str, str, str, int]:
+    """Return what tells a track from others."""
+    return track.call_leg_id, track.leg, track.direction, track.opened_ns
 
 
 class Team(Workers, Protocol):
@@ -88,6 +96,11 @@ class Switchboard:
         """One after the other: the last that was asked for counts."""
         self._client: CallControl | None = None
         self._history: History | None = None
+        self.rescuer = Rescuer(places(settings.sinks, settings.recordings))
+        self._rescue_thread = ThreadPoolExecutor(1, thread_name_prefix="rescue")
+        self._rescuing: asyncio.Task[None] | None = None
+        self._interrupted: list[StoredTrack] = []
+        """Tracks that the last daemon left open."""
         self._processing: asyncio.Task[None] | None = None
         self._ticker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -100,15 +113,19 @@ class Switchboard:
         storage = self.storage = await Storage.open(file)
         interrupted = await storage.execute(storage.store.interrupt_tracks)
         self.memory = Memory(storage.store, storage.execute)
-        places = folders(self._settings.sinks, self._settings.recordings)
-        self._history = History(storage, self.memory, places, self._workers.remind)
+        self._interrupted = interrupted
+        self._history = History(storage, self.memory, self._folders(), self._workers.remind)
         self._history.interrupted(interrupted)
         self._ticker = asyncio.create_task(self._tick())
         if self._settings.control is not None:
             await self._open_plane(self._settings.control, self.memory)
 
     async def start(self) -> None:
-        """Go on with the calls and forks of the last daemon. Raises `StoreError`."""
+        """Go on with the calls and forks of the last daemon. Raises `StoreError`.
+
+        The recordings that it left are finished meanwhile.
+        """
+        self._rescuing = asyncio.create_task(self._rescue())
         if self.plane is not None:
             await self.plane.start()
         if self.webhooks is not None:
@@ -152,6 +169,9 @@ class Switchboard:
             task.cancel()
         if self.plane is not None:
             await self.plane.stop()
+        self.rescuer.stop()
+        if self._rescuing is not None:
+            await self._rescuing
         if self._history is not None:
             await self._history.settled()
 
@@ -166,6 +186,7 @@ class Switchboard:
         if self.memory is not None and not await self.memory.written():
             logger.error("not all that happened could be written to the database")
         self._pausing.shutdown()
+        self._rescue_thread.shutdown()
         if self.storage is not None:
             await self.storage.close()
 
@@ -229,6 +250,40 @@ class Switchboard:
             self._history.interrupted(interrupted)
 
     # -- helpers
+
+    def _folders(self) -> list[Path]:
+        return folders(self._settings.sinks, self._settings.recordings)
+
+    async def _rescue(self) -> None:
+        """Finish the recordings that a killed process left, and have them in the call list."""
+        tracks, self._interrupted = self._interrupted, []
+
+        def finish() -> list[StoredTrack]:
+            found = {_opening(track): track for track in find_recordings(self._folders(), tracks)}
+            open_ones = [found.get(_opening(track), track) for track in tracks]
+            return self.rescuer.finish([each for each in open_ones if each.manifest is None])
+
+        try:
+            if self._history is not None:
+                await self._history.settled()
+            run = asyncio.get_running_loop().run_in_executor
+            finished = await run(self._rescue_thread, finish)
+            for track in finished:
+                if self.memory is not None:
+                    self.memory.add_track(track)
+            if self._history is not None:
+                for call_leg_id in {track.call_leg_id for track in finished}:
+                    self._history.look_up(UUID(call_leg_id))
+                await self._history.settled()
+            if self.rescuer.finished or self.rescuer.failed:
+                logger.info(
+                    "recordings that a killed process had left are finished",
+                    finished=self.rescuer.finished,
+                    failed=self.rescuer.failed,
+                )
+        except Exception:
+            # a defect of ours: said with its traceback, and the daemon goes on
+            logger.exception("recordings that were left")
 
     async def _open_plane(self, control: ControlSettings, memory: Memory) -> None:
         self._client = CallControl(

@@ -190,6 +190,8 @@ class Worker:
             sink_frames={runner.name: runner.frames for runner in runners},
             sink_dropped_frames={runner.name: runner.dropped_frames for runner in runners},
             sink_errors={runner.name: runner.errors for runner in runners},
+            sink_counters={runner.name: dict(runner.sink.counters()) for runner in runners},
+            sink_restarts={runner.name: runner.restarts for runner in runners},
             tracks_distributed=receiver.pipeline.distributions.as_dict(),
             rtcp=dict(receiver.rtcp.counts),
             news_dropped=self._news.dropped,
@@ -200,6 +202,7 @@ class Worker:
             legs_pending=receiver.legs_pending,
             sink_queue_bytes={runner.name: runner.queued_bytes for runner in runners},
             sink_off={runner.name: int(not runner.is_on) for runner in runners},
+            sink_gauges={runner.name: dict(runner.sink.gauges()) for runner in runners},
         )
 
     def calls(self) -> AsyncIterator[str]:

@@ -215,9 +215,9 @@ FUNCTION(strangers)
 
     int64_t strangers = 0;
     for (int64_t i = 0; i < n; i++) {
-        const uint64_t *own = pin + 3 * row[i], *from = source + 3 * slot[i];
+        const uint64_t *own = pin + 2 * row[i], *from = source + 3 * slot[i]; /* with the port */
         found[strangers] = i;
-        strangers += own[0] != from[0] || own[1] != from[1] || own[2] != from[2];
+        strangers += own[0] != from[0] || own[1] != from[1];
     }
     return PyLong_FromLongLong(strangers);
 }

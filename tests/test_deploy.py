@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from test_metrics import PLANE
 
+from pipeline.sinks.wav import WavSink
 from strep.config import load
 from strep.control.figures import MemoryFigures
 from strep.control.webhooks import WebhookReceiver
@@ -33,8 +34,11 @@ def metric_names():
         sink_frames={"wav": 1},
         sink_dropped_frames={"wav": 1},
         sink_errors={"wav": 1},
+        sink_restarts={"wav": 1},
         sink_queue_bytes={"wav": 1},
         sink_off={"wav": 0},
+        sink_counters={"wav": WavSink().counters()},
+        sink_gauges={"wav": WavSink().gauges()},
     )
     text = exposition(
         Overview([WorkerView(0, 1, "up", figures)]),
@@ -42,6 +46,7 @@ def metric_names():
         memory=MemoryFigures(0, 0, 0),
         plane=PLANE,
         webhooks=WebhookReceiver(print, public_key=None, allow_unsigned=True),
+        rescued={"finished": 1},
         http=ConnectionsClosed(1, 2),
     ).decode()
     return {

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -12,6 +13,7 @@ ROOT = Path(__file__).parents[1]
 MODULES = sorted(p for package in ("strep", "pipeline") for p in (ROOT / package).rglob("*.py"))
 
 KNOWS_PIPELINE = {
+    "strep/rescue.py",  # finishes recordings as their sink would have
     "strep/receive/receiver.py",  # hands packets on
     "strep/receive/rtcp.py",  # tells it of reports
     "strep/worker.py",  # puts everything together, live
@@ -48,3 +50,20 @@ def test_imports_keep_to_the_layers(path):
             assert standard or module.startswith("strep.wire"), f"{name} imports {module}"
         if top == "pipeline" and module != "pipeline.utc" and name.startswith("strep/"):
             assert name in KNOWS_PIPELINE, f"{name} imports {module}"
+
+
+def test_architecture_lists_every_module():
+    chapter = (ROOT / "docs" / "architecture.md").read_text().partition("\n## Modules\n")[2]
+    listed = set()
+    room = ""
+    for line in chapter.splitlines():
+        if line.startswith("| `") and line.endswith("| |"):  # a table's head
+            room = line.split("`")[1]
+        elif line.startswith("| rooms"):
+            room = "strep/"
+        elif line.startswith("| `"):
+            names = re.findall(r"`([^`]+)`", line.split("|")[1])
+            inner = names.pop(0) if names[0].endswith("/") else ""
+            listed |= {f"{room}{inner}{name}" for name in names}
+    kernel = [*(ROOT / "strep_kernel").glob("*.py"), *(ROOT / "strep_kernel").glob("*.c")]
+    assert listed == {p.relative_to(ROOT).as_posix() for p in [*MODULES, *kernel]}

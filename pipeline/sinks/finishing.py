@@ -133,11 +133,15 @@ class Finisher:
             self._jobs.put(_Look.SYNC)
         return True
 
+    def hurry(self, within_s: float) -> None:
+        """Encode for so long from now on; what is left then stays WAV."""
+        self._stop_by_s = time.monotonic() + within_s
+
     def stop(self) -> None:
         """Finish all files and end the thread; says how many are left while it takes long."""
         if self._thread is None or not self._thread.is_alive():
             return
-        self._stop_by_s = time.monotonic() + ENCODE_AT_STOP_S
+        self.hurry(ENCODE_AT_STOP_S)
         self._jobs.put(_Look.STOP)
         self._thread.join(PROGRESS_S)
         while self._thread.is_alive():
@@ -165,7 +169,7 @@ class Finisher:
                 if isinstance(job, _Job)
             ]
             if self._sync:
-                self._sync_folders({done.path.parent for _, done in finished if done.path})
+                self.sync_folders({done.path.parent for _, done in finished if done.path})
             for job, done in finished:
                 self._taken[0] += 1
                 self._taken[1] += job.file.data_bytes
@@ -174,6 +178,13 @@ class Finisher:
 
     def _finish(self, file: WavFile, *, is_encoded: bool) -> Outcome:
         """Complete a file and give it its name; raises nothing."""
+        try:
+            return self._finish_open(file, is_encoded=is_encoded)
+        finally:
+            with contextlib.suppress(OSError):
+                file.close()  # only now: until then it is locked
+
+    def _finish_open(self, file: WavFile, *, is_encoded: bool) -> Outcome:
         error: str | None = None
         not_encoded: str | None = None
         try:
@@ -194,7 +205,12 @@ class Finisher:
             self.unencoded += 1
             _logger.error("recording %s stays WAV: %s", file.path, not_encoded)
         try:
-            file.part.rename(file.path)
+            try:
+                file.part.rename(file.path)
+            except FileNotFoundError:  # the folder, or the part, was removed: the open file is left
+                file.path.parent.mkdir(parents=True, exist_ok=True)
+                file.copy(file.part)
+                file.part.rename(file.path)
         except OSError as raised:
             return Outcome(None, _reason(file, raised), not_encoded)
         return Outcome(file.path, error, not_encoded)
@@ -213,7 +229,7 @@ class Finisher:
                 part.unlink()
             raise
         if self._sync:
-            self._sync_folders({path.parent})
+            self.sync_folders({path.parent})
         with contextlib.suppress(OSError):
             file.part.unlink()
         return path
@@ -234,7 +250,8 @@ class Finisher:
                 _reason(file, error)
             self._unsynced.popleft()
 
-    def _sync_folders(self, folders: Iterable[Path]) -> None:
+    def sync_folders(self, folders: Iterable[Path]) -> None:
+        """Bring to disk what was renamed in folders."""
         for folder in folders:
             with contextlib.suppress(OSError):  # some file systems sync no folders
                 fd = os.open(folder, os.O_RDONLY | os.O_DIRECTORY)

@@ -30,6 +30,10 @@ still written to where it belongs."""
 _NO_LIMIT = 1 << 62
 
 
+class CannotBeginError(OSError):
+    """A file could not be made; it may be tried again, and nothing else has changed."""
+
+
 class Part(NamedTuple):
     """Samples of one channel."""
 
@@ -79,7 +83,8 @@ class Recording:
     """One recording with one or two channels: a file, or several that continue each other.
 
     Files are made when there is something to write. Every method may raise OSError; after that
-    only `salvage` makes sense.
+    only `salvage` makes sense, but for `CannotBeginError` from `write`: what it was told to write
+    is left out then, and more can be written.
     """
 
     def __init__(
@@ -108,6 +113,10 @@ class Recording:
         self.pieces: list[Piece] = []
         self.late_samples = 0
         """Samples for files that were finished already."""
+        self.put_off: str | None = None
+        """Why there was no file when it was last to be written; None where that was none."""
+        self.missed = 0
+        """Where what was left out because there was no file ends."""
         self.error: str | None = None
         """Why the recording ended before its tracks."""
         self.is_finished = False
@@ -268,8 +277,16 @@ class Recording:
 
     def _create(self, number: int, sample_format: SampleFormat) -> WavFile:
         """Make a file under the first name that is free, its manifest's included."""
+        try:
+            return self._create_free(number, sample_format)
+        except OSError as error:
+            raise CannotBeginError(error.errno, error.strerror or str(error)) from error
+
+    def _create_free(self, number: int, sample_format: SampleFormat) -> WavFile:
         folder = self._plan.directory
         *folders, stem = self.stem.split("/")
+        if not folder.is_dir():  # it was there at the start
+            folder.mkdir(parents=True, exist_ok=True)
         for each in folders:
             folder /= each
             folder.mkdir(exist_ok=True)

@@ -12,6 +12,7 @@ other codecs come as linear samples and gather in lists: slower, frame by frame,
 from __future__ import annotations
 
 import logging
+import os
 import tempfile
 import warnings
 import zlib
@@ -29,13 +30,13 @@ from pipeline.sinks.encoding import FORMATS, check_format
 from pipeline.sinks.filenames import FileNames
 from pipeline.sinks.finishing import Finisher
 from pipeline.sinks.pausing import Pauses
-from pipeline.sinks.recording import Part, Placement, Plan, Recording
+from pipeline.sinks.recording import CannotBeginError, Part, Placement, Plan, Recording
 from pipeline.sinks.staging import STAGE_SAMPLES, Stages
 from pipeline.sinks.wavfile import ALAW, MULAW, PCM16
 from pipeline.utc import rfc3339
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Mapping
+    from collections.abc import Hashable, Mapping, Sequence
     from concurrent.futures import Future
     from uuid import UUID
 
@@ -69,6 +70,11 @@ _TO_OTHER_LAW = (
 _CHANNELS: Mapping[DirectionName, int] = {"inbound": 0, "outbound": 1}
 _CHANNEL_NAMES = ("left", "right")
 _LEAST_SPLIT_S = 1.0
+_LOOK_NS = 1_000_000_000
+"""How often it is looked how much space is free."""
+_ENOUGH = 1.1
+"""So many times what is too little is enough again."""
+_DISK_LOW = "the disk is too full for another recording"
 
 
 @dataclass(slots=True)
@@ -112,12 +118,18 @@ class WavSink(Sink):
 
     While a call leg is paused, silence is recorded; nothing of the sound gets into a stage.
 
+    Where less than `min_free_bytes` are free no recording begins; those that have begun go on. 0
+    is no limit. A recording that cannot begin, be it for that or because no file can be made, is
+    tried again with every flush until its tracks are closed; what came before is silence in it.
+
     When a file cannot be written, its recording ends there: logged, counted in
     `failed_recordings` and said in the results of its tracks. All others go on.
     """
 
     threaded: ClassVar[bool] = True
     wake_ms: ClassVar[float] = 100
+    own_process: ClassVar[bool] = False  # recordings are finished by the receiver that began them
+    blames_rows: ClassVar[bool] = False  # a frame is kept once
 
     def __init__(
         self,
@@ -131,6 +143,7 @@ class WavSink(Sink):
         fsync_s: float = 5.0,
         split_s: float = 0.0,
         max_length_s: float = 86_400.0,
+        min_free_bytes: int = 200 * 2**20,
     ) -> None:
         if not flush_s > 0:
             raise SinkError(f"flush_s is {flush_s:g}, expected more than 0 seconds")
@@ -141,6 +154,8 @@ class WavSink(Sink):
         for name, value in {"fsync_s": fsync_s, "max_length_s": max_length_s}.items():
             if not value >= 0:
                 raise SinkError(f"{name} is {value:g}, expected seconds, or 0 for none")
+        if min_free_bytes < 0:
+            raise SinkError(f"min_free_bytes is {min_free_bytes}, expected bytes, or 0 for none")
         if encoding == "source" and format != "wav":
             raise SinkError(f"encoding=source is for WAV files, and format is {format}")
         self._directory = directory
@@ -164,6 +179,11 @@ class WavSink(Sink):
         self._decoded = np.empty((2, STAGE_SAMPLES), np.int16)
         self._failed_to_write = 0
         self._failed_to_finish = 0
+        self._failed_to_begin = 0
+        self._put_off: dict[int, Recording] = {}  # by id, those that have no file yet but need one
+        self._least_free = min_free_bytes
+        self._is_disk_low = False
+        self._next_look_ns = 0
 
     @property
     def failed_recordings(self) -> int:
@@ -180,6 +200,23 @@ class WavSink(Sink):
         """Files that wait to be finished."""
         return self._finisher.waiting
 
+    def counters(self) -> Mapping[str, int]:
+        """Return what was counted of recordings; see `Sink.counters`."""
+        return {
+            "recordings_failed": self.failed_recordings,
+            "recording_attempts_failed": self._failed_to_begin,
+            "recordings_unencoded": self.unencoded_files,
+            "recording_syncs_failed": self._finisher.sync_errors,
+        }
+
+    def gauges(self) -> Mapping[str, int]:
+        """Return how recordings are now; see `Sink.gauges`."""
+        return {
+            "recordings_finishing": self.waiting_files,
+            "recordings_put_off": len(self._put_off),
+            "recordings_disk_low": int(self._is_disk_low),
+        }
+
     def start(self) -> None:
         """Make the folder and try that it can be written; raises `SinkError`."""
         if self._format != "wav":
@@ -192,6 +229,7 @@ class WavSink(Sink):
             raise SinkError(
                 f"recordings cannot be written to the folder {self._directory}: {error.strerror}"
             ) from error
+        self._look_at_disk()
         self._finisher.start()
 
     def open(self, track: Track) -> None:
@@ -226,6 +264,9 @@ class WavSink(Sink):
 
     def tick(self, now_ns: int) -> None:
         """Flush what has been staged for `flush_s`, and have it brought to disk when it is time."""
+        if now_ns >= self._next_look_ns:
+            self._next_look_ns = now_ns + _LOOK_NS
+            self._look_at_disk()
         for row in self._stages.begun_until(now_ns - self._flush_ns):
             self._flush(self._placements[row].recording)
         for row, run in list(self._runs.items()):
@@ -249,7 +290,8 @@ class WavSink(Sink):
         `Recording.files`), `marks` (see `pipeline.manifest`), `error` (why the recording was cut
         short), `cut_at_s` (it had the longest length that it may have), `late_samples` (those
         for files of a split recording that were finished already), and `not_encoded` (why it is
-        still WAV) with `instead_of`, the name that it was to have. There are no paths when nothing
+        still WAV) with `instead_of`, the name that it was to have, and `missed_until_s` (there was
+        no file until then, see the class). There are no paths when nothing
         at all could be written. Where a recording ends, all of that comes when its file has its
         name.
         """
@@ -346,6 +388,8 @@ class WavSink(Sink):
             ]
         if recording.is_cut:
             results["cut_at_s"] = self._plan.max_length_s
+        if recording.missed:
+            results["missed_until_s"] = recording.missed / (recording.rate_hz or 1)
         if recording.late_samples:
             results["late_samples"] = recording.late_samples
         errors = [recording.error, *(each.error for each in outcomes)]
@@ -532,11 +576,20 @@ class WavSink(Sink):
             parts = [part for track in tracks if (part := take(track))]
             if not parts:
                 continue
+            if self._is_disk_low and not recording.pieces:
+                self._wait_to_begin(recording, parts, _DISK_LOW)
+                continue
             try:
                 files = recording.write(parts, self._format_of(recording))
+            except CannotBeginError as error:
+                self._failed_to_begin += 1
+                self._wait_to_begin(recording, parts, error.strerror or str(error))
+                continue
             except OSError as error:
                 self._fail(recording, error)
                 return False
+            if recording.put_off is not None:
+                self._begun(recording)
             if self._fsync_ns:
                 self._unsynced.update(files)
         return True
@@ -566,7 +619,45 @@ class WavSink(Sink):
             samples = np.frombuffer(codes, np.uint8)
         return _part(placement.channel, run.start + placement.offset_samples, samples)
 
+    def _look_at_disk(self) -> None:
+        """Look whether there is space for further recordings, and say when that changes."""
+        try:
+            disk = os.statvfs(self._directory)
+        except OSError:  # whether files can be made there is found out by making them
+            return
+        free = disk.f_bavail * disk.f_frsize
+        was_low, least = self._is_disk_low, self._least_free
+        self._is_disk_low = free < (least * _ENOUGH if was_low else least)
+        if self._is_disk_low and not was_low:
+            _logger.error(
+                "no recordings begin: %d MiB are free in %s, and %d are to be",
+                free >> 20,
+                self._directory,
+                least >> 20,
+            )
+        elif was_low and not self._is_disk_low:
+            _logger.warning("recordings begin again: %d MiB are free", free >> 20)
+
+    def _wait_to_begin(self, recording: Recording, parts: Sequence[Part], why: str) -> None:
+        """Leave parts out, because there is no file; the next flush tries again."""
+        if not self._put_off and not self._is_disk_low:
+            _logger.error("recordings cannot begin, and wait: %s: %s", recording.stem, why)
+        recording.put_off = why
+        recording.missed = max(recording.missed, *(part.stop for part in parts))
+        self._put_off[id(recording)] = recording
+
+    def _begun(self, recording: Recording) -> None:
+        """Note that a recording has a file that had none when it should."""
+        recording.put_off = None
+        self._put_off.pop(id(recording), None)
+        if not self._put_off:
+            _logger.warning("all recordings that had to wait have begun")
+
     def _finish(self, recording: Recording) -> None:
+        self._put_off.pop(id(recording), None)
+        if not recording.pieces and (recording.put_off or (recording.end and self._is_disk_low)):
+            self._fail(recording, OSError(recording.put_off or _DISK_LOW))
+            return
         try:
             recording.finish(self._format_of(recording))
         except OSError as error:

@@ -12,10 +12,11 @@ call, and a file below the limit is plain RIFF for every reader.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple, Self
 
 import numpy as np
 
@@ -31,6 +32,8 @@ HEADER_BYTES = _HEADER.size
 
 _LARGEST = 0xFFFF_FFFF
 _FILL_BYTES = 1 << 16
+_COPY_BYTES = 1 << 20
+_MOST_CHANNELS = 64
 
 
 @dataclass(frozen=True)
@@ -47,6 +50,11 @@ class SampleFormat:
 PCM16 = SampleFormat(tag=1, dtype=np.dtype("<i2"), silence=0)
 ALAW = SampleFormat(tag=6, dtype=np.dtype(np.uint8), silence=0xD5)
 MULAW = SampleFormat(tag=7, dtype=np.dtype(np.uint8), silence=0xFF)
+_FORMATS = {each.tag: each for each in (PCM16, ALAW, MULAW)}
+
+
+class NotOursError(ValueError):
+    """A file is none that this module has written, or its header never reached the disk."""
 
 
 def header(sample_format: SampleFormat, channels: int, rate_hz: int, frames: int) -> bytes:
@@ -66,11 +74,43 @@ def header(sample_format: SampleFormat, channels: int, rate_hz: int, frames: int
     )
 
 
+class _Known(NamedTuple):
+    """What a header says."""
+
+    sample_format: SampleFormat
+    layout: tuple[int, int]
+    """Channels and samples per second."""
+    frames: int
+
+
+def _read_header(content: bytes) -> _Known:
+    """Return what is in a header that `header` made; raises `NotOursError`."""
+    if len(content) == HEADER_BYTES:
+        fields = _HEADER.unpack(content)
+        frames, tag, channels, rate_hz = fields[7], *fields[11:14]
+        sample_format = _FORMATS.get(tag)
+        if (
+            sample_format is not None
+            and 0 < channels <= _MOST_CHANNELS
+            and rate_hz > 0
+            and _HEADER.unpack(header(sample_format, channels, rate_hz, frames)) == fields
+        ):
+            return _Known(sample_format, (channels, rate_hz), frames)
+    raise NotOursError("it has no header of a recording")
+
+
+def _lock(fd: int) -> None:
+    """Take a file for this process, while it is open; raises BlockingIOError, OSError."""
+    fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+
+
 class WavFile:
     """A WAV file under the name `path` + `.part` until `finish` gives it its own.
 
-    Holds one file descriptor, which `finish` or `discard` closes. Every method may raise OSError;
-    after one from `write`, the file holds what was written before and can still be finished.
+    Holds one file descriptor, which `finish`, `close` or `discard` closes, and with it a lock, by
+    which other processes know that the part is not left over from one that died. Every method may
+    raise OSError; after one from `write`, the file holds what was written before and can still be
+    finished.
     """
 
     def __init__(
@@ -89,12 +129,48 @@ class WavFile:
         # With the part's name taken first, nobody can finish a file of this name after the check.
         self._fd = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         try:
-            if path.exists():
-                raise FileExistsError(f"{path} exists")
+            _lock(self._fd)
+        except BlockingIOError:  # somebody took it for one that was left over
+            self.close()
+            raise FileExistsError(f"{self.part} is locked") from None
+        except OSError:
+            pass  # a file system without locks: nobody else takes the file there either
+        try:
+            if os.fstat(self._fd).st_nlink == 0 or path.exists():
+                raise FileExistsError(f"{path} exists, or its part was removed")
             self.write_header()
         except OSError:
             self.discard()
             raise
+
+    @classmethod
+    def adopt(cls, part: Path) -> Self:
+        """Take over a part that a process left behind when it died; an empty one is removed.
+
+        Raises BlockingIOError where a process has it open, FileNotFoundError where it has another
+        name by now or was empty, and `NotOursError` where it cannot be told what is in it.
+        """
+        self = cls.__new__(cls)
+        self.part, self.path = part, part.with_name(part.name.removesuffix(".part"))
+        self._fd = os.open(part, os.O_RDWR)
+        try:
+            _lock(self._fd)
+            self._check_name()
+            on_disk = os.fstat(self._fd).st_size - HEADER_BYTES
+            if on_disk == -HEADER_BYTES:
+                self.part.unlink()
+            self._check_name()
+            known = _read_header(os.pread(self._fd, HEADER_BYTES, 0))
+            self.sample_format, self.channels, self.rate_hz = known.sample_format, *known.layout
+            self._frame_bytes = self.sample_format.dtype.itemsize * self.channels
+            told = known.frames * self._frame_bytes
+            # a file of an odd length is padded when it is completed
+            is_padded = told % 2 == 1 and on_disk == told + 1
+            self.frames = (told if is_padded else on_disk) // self._frame_bytes
+        except BaseException:
+            self.close()
+            raise
+        return self
 
     @property
     def data_bytes(self) -> int:
@@ -136,26 +212,40 @@ class WavFile:
             os.fsync(self._fd)
 
     def complete(self, *, sync: bool = False) -> None:
-        """Make header and length right and close the file, which keeps the name of a part.
+        """Make header and length right; the file keeps the name of a part, and its lock.
 
-        With `sync`, it is on disk then. It is closed even if that raises.
+        With `sync`, it is on disk then.
         """
-        try:
-            self.write_header()
-            os.ftruncate(self._fd, HEADER_BYTES + self.data_bytes + self.data_bytes % 2)
-            if sync:
-                self.sync()
-        finally:
-            self._close()
+        self.write_header()
+        os.ftruncate(self._fd, HEADER_BYTES + self.data_bytes + self.data_bytes % 2)
+        if sync:
+            self.sync()
 
     def finish(self) -> None:
         """Complete the file and give it its name. It is closed even if that raises."""
-        self.complete()
-        self.part.rename(self.path)
+        try:
+            self.complete()
+            self.part.rename(self.path)
+        finally:
+            self.close()
+
+    def copy(self, target: Path) -> None:
+        """Copy what is in the file, whether or not it has a name still, to another one on disk."""
+        fd = os.open(target, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o666)
+        try:
+            offset = 0
+            while content := os.pread(self._fd, _COPY_BYTES, offset):
+                offset += os.pwrite(fd, content, offset)
+            os.fsync(fd)
+        except OSError:
+            target.unlink(missing_ok=True)
+            raise
+        finally:
+            os.close(fd)
 
     def discard(self) -> None:
         """Close and remove the file."""
-        self._close()
+        self.close()
         with contextlib.suppress(FileNotFoundError):
             self.part.unlink()
 
@@ -171,10 +261,17 @@ class WavFile:
                 self._pwrite(silence[: stop - offset], offset)
         self.frames = frames
 
-    def _close(self) -> None:
+    def close(self) -> None:
+        """Close the file, which leaves it as it is and lets others have it."""
         fd, self._fd = self._fd, -1
         if fd >= 0:
             os.close(fd)
+
+    def _check_name(self) -> None:
+        """Raise FileNotFoundError where the part has another name by now."""
+        own, named = os.fstat(self._fd), self.part.stat()
+        if (own.st_dev, own.st_ino) != (named.st_dev, named.st_ino):
+            raise FileNotFoundError(f"{self.part} was replaced")
 
     def _pwrite(self, content: memoryview, offset: int) -> None:
         while content:

@@ -1,15 +1,16 @@
 """Who may open tracks, and whose packets a track takes.
 
-A track is *pinned* to the address and port that its first packet came from. Packets of another
-source are strangers' and dropped, unless nothing has come from the track's own source for
-`source_timeout_s`: then the stream may have moved, and the track is pinned to the first stranger.
-So nobody can talk into a call whose media flows without sending from its own address; against that,
-and only that, there is the network (see the documentation on security).
+A track is *pinned* to the IP address that its first packet came from. Packets of another one are
+strangers' and dropped, unless nothing has come from the track's own for `source_timeout_s`: then
+the stream may have moved, and the track is pinned to the first stranger. So nobody can talk into a
+call whose media flows without sending from its own address; against that, and only that, there is
+the network (see the documentation on security).
 
 A new track needs a source in one of the `allowed_sources`, where these are given, and a token of
-its source's *bucket*: `burst_tracks` at once and `new_tracks_per_s` from then on. Ports do not
-count here, so that one host has one bucket. Of more than `MAX_BUCKETS` hosts those that opened most
-lately have one each, and all others one together.
+its host's *bucket*: `burst_tracks` at once and `new_tracks_per_s` from then on. Of more than
+`MAX_BUCKETS` hosts those that opened most lately have one each, and all others one together.
+
+Ports count nowhere: a host may change them as it likes.
 
 Pure: time is an argument, in nanoseconds on the readers' clock.
 """
@@ -22,7 +23,6 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
-from strep.wire.endpoint import ENDPOINT_BYTES
 from strep_kernel import load
 
 if TYPE_CHECKING:
@@ -31,7 +31,8 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
 ADDRESS_BYTES = 16
-WORDS = ENDPOINT_BYTES // 8
+WORDS = ADDRESS_BYTES // 8
+"""Of 64 bits, in an address."""
 MAX_BUCKETS = 4096
 MAX_CACHED_ADDRESSES = 4096
 PURGE_NS = 1_000_000_000
@@ -67,7 +68,7 @@ class Gate:
 
     def pin(self, rows: NDArray[np.intp], source: NDArray[np.uint8]) -> None:
         """Pin tracks to sources, (n, 24) uint8 as in `Endpoint`."""
-        self._pins[rows] = source.view(np.uint64)
+        self._pins[rows] = source.view(np.uint64)[:, :WORDS]
 
     def strangers(
         self, rows: NDArray[np.intp], source: NDArray[np.uint8], slots: NDArray[np.intp]
@@ -78,7 +79,7 @@ class Gate:
         and of the track on `rows[i]`.
         """
         if self._kernel is None:
-            words = source.view(np.uint64)
+            words = source.view(np.uint64)[:, :WORDS]
             same = (self._pins.take(rows, axis=0) == words.take(slots, axis=0)).all(axis=1)
             return np.flatnonzero(~same)
         found = np.empty(len(rows), np.intp)

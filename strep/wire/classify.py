@@ -61,7 +61,7 @@ class DropReason(IntEnum):
     DRAINING = 16
     """Of a call leg that came when the daemon had been told to stop after its running calls."""
     OTHER_SOURCE = 17
-    """From elsewhere than the track's source, which is not silent."""
+    """From another address than the track's, which is not silent."""
     SOURCE_NOT_ALLOWED = 18
     """Would open a track, from none of the `allowed_sources`."""
     TOO_MANY_NEW = 19

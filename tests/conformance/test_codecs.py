@@ -70,7 +70,8 @@ def test_telephone_events_beside_opus_are_no_audio():
         CAPTURES / "asterisk-testsuite/opus-2013785496.pcap", {}, payload_types=told
     ).tracks
     assert track["payload_types"] == {"96": 725, "101": 40}
-    assert track["unknown_payload"] == 40
+    assert track["unknown_payload"] == 0
+    assert "".join(press["digit"] for press in track["dtmf"]) == "2013785496"
 
 
 def test_opus_of_several_frames_lasts_as_its_timestamps_say():

@@ -149,18 +149,29 @@ def test_call_of_a_killed_daemon_goes_on_in_a_second_segment(tmp_path, way):
             (fork,) = get(serve, "/v1/forks")["forks"]
         with serve:
             serve.wait_for("strep_packets_total", 20)
+            serve.wait_until(
+                lambda: "recordings that a killed process had left" in serve.log.read_text(),
+                "what the first one left is finished",
+            )
             (again,) = get(serve, "/v1/forks")["forks"]
             logs = hang_up(carrier, serve, call)
             assert serve.stop() == 0
     assert (again["id"], again["state"]) == (fork["id"], "flowing")
-    (manifest,) = manifests(tmp_path, leg)
+    left, manifest = manifests(tmp_path, leg)
     assert_end_is_recorded(tmp_path, manifest, logs)
     assert manifest["call"]["from"] == "+15550100000"
-    (part,) = tmp_path.glob("*.part")
+    assert not list(tmp_path.glob("*.part"))
+    part = tmp_path / left["recordings"][0]
     assert_beginning_is_recorded(part, logs)
-    (earlier,) = manifest["earlier"]
-    assert (earlier["recording"], earlier["ended_at"]) == (part.name, None)
-    assert earlier["started_at"] < manifest["started_at"]
+    assert left["reason"] == "interrupted"
+    assert manifest["earlier"] == [
+        {
+            "recording": part.name,
+            "started_at": left["started_at"],
+            "ended_at": left["ended_at"],
+        }
+    ]
+    assert left["started_at"] < manifest["started_at"]
     tracks = stored(tmp_path, leg).tracks
     assert [(Path(t.recording).name, t.reason) for t in tracks] == [
         (part.name, "interrupted"),

@@ -2,7 +2,9 @@ from __future__ import annotations
 
 import audioop
 import contextlib
+import errno
 import logging
+import os
 import resource
 import shutil
 import tempfile
@@ -564,7 +566,7 @@ def test_track_that_opens_after_an_error_gets_a_new_file(tmp_path):
     with recording(tmp_path) as sink:
         inbound, outbound = make_track(0), make_track(1, "outbound")
         sink.open(inbound)
-        with largest_file(10):
+        with largest_file(94):  # a header, and no more
             sink.write(frame(LOUD_U * 4, row=0))
             sink.tick(10_000 * MS)
         sink.open(outbound)
@@ -591,7 +593,7 @@ def test_file_that_never_took_a_sample_is_removed(tmp_path):
     assert names(tmp_path) == []
 
 
-def test_vanished_folder_ends_the_recording(tmp_path, caplog):
+def test_folder_that_vanished_is_made_again(tmp_path):
     folder = tmp_path / "recordings"
     with recording(folder) as sink:
         track = make_track()
@@ -599,13 +601,11 @@ def test_vanished_folder_ends_the_recording(tmp_path, caplog):
         sink.write(frame(LOUD_U * 4))
         shutil.rmtree(folder)
         results = sink.close(track, SUMMARY)
-        assert sink.failed_recordings == 1
-    assert results["error"] == "No such file or directory"
-    assert "recording" not in results
-    assert f"recording {STEM}-a ends" in caplog.text
+        assert sink.failed_recordings == 0
+    assert pcm(results["recording"]) == [[LOUD_U_PCM] * 4, [0] * 4]
 
 
-def test_folder_that_vanishes_before_the_end_leaves_no_descriptor_open(tmp_path):
+def test_recording_whose_folder_vanishes_is_whole_in_the_end(tmp_path):
     folder = tmp_path / "recordings"
     with recording(folder) as sink:
         before = len(names(Path("/dev/fd")))
@@ -614,10 +614,122 @@ def test_folder_that_vanishes_before_the_end_leaves_no_descriptor_open(tmp_path)
         sink.write(frame(LOUD_U * 4))
         sink.tick(10_000 * MS)
         shutil.rmtree(folder)
+        sink.write(frame(LOUD_U * 4, 4))
         results = sink.close(track, SUMMARY)
         assert len(names(Path("/dev/fd"))) == before
-    assert results["error"] == "No such file or directory"
+    assert "error" not in results
+    assert names(folder) == [f"{STEM}-a.wav"]
+    assert pcm(results["recording"]) == [[LOUD_U_PCM] * 8, [0] * 8]
+
+
+def test_folder_that_vanishes_and_cannot_be_made_leaves_no_descriptor_open(tmp_path):
+    folder = tmp_path / "recordings"
+    with recording(folder) as sink:
+        before = len(names(Path("/dev/fd")))
+        track = make_track()
+        sink.open(track)
+        sink.write(frame(LOUD_U * 4))
+        sink.tick(10_000 * MS)
+        shutil.rmtree(folder)
+        folder.touch()
+        results = sink.close(track, SUMMARY)
+        assert len(names(Path("/dev/fd"))) == before
+    assert results["error"] == "Not a directory"
     assert "recording" not in results
+
+
+class Disk:
+    """Says how much space there is: `free` MiB."""
+
+    def __init__(self, monkeypatch, free):
+        self.free = free
+        monkeypatch.setattr(os, "statvfs", self._look)
+
+    def _look(self, _):
+        return SimpleNamespace(f_frsize=2**20, f_bavail=self.free)
+
+
+def test_low_disk_begins_no_recording_until_there_is_space(tmp_path, monkeypatch, caplog):
+    disk = Disk(monkeypatch, 1000)
+    first, second, third = (UUID(int=number) for number in (1, 2, 3))
+    with recording(tmp_path, min_free_bytes=100 * 2**20) as sink:
+        tracks = [make_track(row, call=call) for row, call in enumerate((first, second, third))]
+        sink.open(tracks[0])
+        sink.write(frame(LOUD_U * 4, row=0))
+        sink.tick(10_000 * MS)
+        disk.free = 99
+        for track in tracks[1:]:
+            sink.open(track)
+        for number in (1, 2, 3):
+            sink.tick((10_000 + 2000 * number) * MS)
+            sink.write(frames([0, 1, 2], [4 * number] * 3, [LOUD_U * 4] * 3))
+        disk.free = 105  # not enough yet
+        sink.tick(18_000 * MS)
+        assert names(tmp_path) == [f"20260101T000000Z-{first}-a.wav.part"]
+        assert sink.gauges() == {
+            "recordings_finishing": 0, "recordings_put_off": 2, "recordings_disk_low": 1,
+        }  # fmt: skip
+        lost = sink.close(tracks[2], SUMMARY)
+        disk.free = 111
+        sink.write(frames([0, 1], [16] * 2, [LOUD_U * 4] * 2))
+        sink.tick(20_000 * MS)
+        assert sink.gauges()["recordings_disk_low"] == 0
+        assert sink.gauges()["recordings_put_off"] == 0
+        whole, late = [sink.close(track, SUMMARY) for track in tracks[:2]]
+        assert sink.counters()["recordings_failed"] == 1
+        assert sink.counters()["recording_attempts_failed"] == 0
+    assert pcm(whole["recording"]) == [[LOUD_U_PCM] * 20, [0] * 20]
+    assert pcm(late["recording"]) == [[0] * 16 + [LOUD_U_PCM] * 4, [0] * 20]
+    assert late["missed_until_s"] == 16 / 8000
+    assert lost == {
+        "channel": "left", "offset_samples": 0, "missed_until_s": 16 / 8000,
+        "error": "the disk is too full for another recording",
+    }  # fmt: skip
+    assert [record.message for record in caplog.records if "beg" in record.message] == [
+        f"no recordings begin: 99 MiB are free in {tmp_path}, and 100 are to be",
+        "recordings begin again: 111 MiB are free",
+        "all recordings that had to wait have begun",
+    ]
+
+
+def test_low_disk_is_no_matter_where_there_is_no_limit(tmp_path, monkeypatch):
+    Disk(monkeypatch, 0)
+    with recording(tmp_path, min_free_bytes=0) as sink:
+        track = make_track()
+        sink.open(track)
+        sink.write(frame(LOUD_U * 4))
+        assert pcm(sink.close(track, SUMMARY)["recording"]) == [[LOUD_U_PCM] * 4, [0] * 4]
+
+
+@pytest.mark.parametrize("number", [errno.EMFILE, errno.EACCES, errno.EROFS, errno.ENOSPC])
+def test_recording_that_cannot_begin_is_tried_again_with_each_flush(
+    tmp_path, monkeypatch, caplog, number
+):
+    open_ = os.open
+    tried = []
+
+    def refuse(path, *args):
+        if str(path).endswith(".part") and len(tried) < 3:
+            tried.append(path)
+            raise OSError(number, os.strerror(number))
+        return open_(path, *args)
+
+    with recording(tmp_path) as sink:
+        monkeypatch.setattr(os, "open", refuse)
+        track = make_track()
+        sink.open(track)
+        for flush in range(4):
+            sink.write(frame(LOUD_U * 4, 4 * flush))
+            sink.tick((10_000 + 2000 * flush) * MS)
+        results = sink.close(track, SUMMARY)
+        assert sink.counters()["recording_attempts_failed"] == 3
+        assert sink.failed_recordings == 0
+    assert pcm(results["recording"]) == [[0] * 12 + [LOUD_U_PCM] * 4, [0] * 16]
+    assert results["missed_until_s"] == 12 / 8000
+    assert [record.message for record in caplog.records] == [
+        f"recordings cannot begin, and wait: {STEM}-a: {os.strerror(number)}",
+        "all recordings that had to wait have begun",
+    ]
 
 
 def test_recording_that_can_neither_be_written_nor_finished_has_no_path(tmp_path):
@@ -628,6 +740,7 @@ def test_recording_that_can_neither_be_written_nor_finished_has_no_path(tmp_path
         sink.write(frame(LOUD_U * 4))
         sink.tick(10_000 * MS)
         shutil.rmtree(folder)
+        folder.touch()
         with largest_file(110):
             sink.write(frame(LOUD_U * 4, 4))
             sink.tick(10_000 * MS)

@@ -65,20 +65,25 @@ class Rig:
 def test_packets_from_elsewhere_are_dropped_while_the_source_sends():
     rig = Rig()
     assert rig.receive((packet(0), 0, CARRIER), (packet(1), 20, CARRIER)) == [ACCEPTED] * 2
-    injected = [(packet(2), 30, STRANGER), (packet(2), 31, OTHER_PORT), (packet(2), 40, CARRIER)]
+    injected = [(packet(2), 30, STRANGER), (packet(2), 31, SIX), (packet(2), 40, CARRIER)]
     assert rig.receive(*injected) == [OTHER_SOURCE, OTHER_SOURCE, ACCEPTED]
     assert rig.receiver.datagrams["other_source"] == 2
     assert rig.receiver.datagrams["accepted"] == 3
 
 
+def test_host_may_change_its_port():
+    rig = Rig()
+    assert rig.receive((packet(0), 0, CARRIER), (packet(1), 20, OTHER_PORT)) == [ACCEPTED] * 2
+
+
 def test_source_may_move_when_nothing_came_from_the_old_one_for_long():
     rig = Rig(source_timeout_s=1.0)
     rig.receive((packet(0), 0, CARRIER))
-    assert rig.receive((packet(1), 999, OTHER_PORT)) == [OTHER_SOURCE]
+    assert rig.receive((packet(1), 999, SIX)) == [OTHER_SOURCE]
     moved = [
-        (packet(1), 1000, OTHER_PORT),
+        (packet(1), 1000, SIX),
         (packet(9), 1001, STRANGER),
-        (packet(2), 1020, OTHER_PORT),
+        (packet(2), 1020, SIX),
     ]
     assert rig.receive(*moved) == [ACCEPTED, OTHER_SOURCE, ACCEPTED]
     assert rig.receive((packet(3), 1040, CARRIER)) == [OTHER_SOURCE]

@@ -46,6 +46,9 @@ def test_every_reason_of_the_wire_has_a_case():
         DropReason.STRAY,
         DropReason.UNKNOWN_LEG,
         DropReason.DRAINING,
+        DropReason.OTHER_SOURCE,
+        DropReason.SOURCE_NOT_ALLOWED,
+        DropReason.TOO_MANY_NEW,
     }
     assert {case.reason for case in CASES} == set(DropReason) - of_tracks
 
@@ -121,7 +124,7 @@ def test_labels_are_the_names_in_small_letters():
     assert [reason.label for reason in DropReason] == [
         "accepted", "short", "truncated", "strep_version", "header_length", "rtp_version", "csrc",
         "extension", "padding", "rtcp", "t38", "sip", "other", "tracks_full",
-        "stray", "unknown_leg", "draining",
+        "stray", "unknown_leg", "draining", "other_source", "source_not_allowed", "too_many_new",
     ]  # fmt: skip
 
 
