@@ -384,6 +384,8 @@ class TrackSummary:
     not believed, a sender whose timestamps stood still during a hold."""
     concealed_samples: int = 0
     """Samples made for lost packets; they are part of `silence_samples`."""
+    concealed: tuple[tuple[int, int], ...] = ()
+    """(position in samples, samples) of each stretch of these, the first 1,000 of them."""
     comfort_noise_samples: int = 0
     """Samples of comfort noise made for pauses, another part."""
 

@@ -32,6 +32,8 @@ ComfortNoise = Literal["silence", "noise"]
 
 NOISE_SAMPLES = 4096
 """Longest frame of noise."""
+MAX_STRETCHES = 1000
+"""Of concealed audio, remembered of a track."""
 MAX_DESCRIPTIONS = 256
 """Changes of the noise within one pause; later ones count as the last."""
 
@@ -55,6 +57,8 @@ class Filling(RowState):
         if concealment != "silence":
             self._history = conceal.History()
         super().__init__()
+        self.concealed: dict[int, list[tuple[int, int]]] = {}
+        """By row: (position, samples) of what was made for lost packets, at most MAX_STRETCHES."""
         self._concealment = concealment
         self._makes_noise = comfort_noise == "noise"
         self._noise: dict[int, list[tuple[int, bytes]]] = {}
@@ -76,6 +80,7 @@ class Filling(RowState):
         """Forget what was on a row."""
         super().renew(row)
         self._noise.pop(row, None)
+        self.concealed.pop(row, None)
         if self._history is not None:
             self._history.renew(row)
 
@@ -148,8 +153,15 @@ class Filling(RowState):
                     self.concealed_samples[rows] += samples
                     start = block.position[which] - left[which]
                     left[which] -= samples
+                    self._remember(rows, start, samples)
                     yield _filler(block, which, start, pcm, "concealed")
         history.skip(block.rows[hole], left[hole])
+
+    def _remember(self, rows: NDArray[np.intp], start: NDArray[np.int64], samples: int) -> None:
+        for row, position in zip(rows.tolist(), start.tolist(), strict=True):
+            stretches = self.concealed.setdefault(row, [])
+            if len(stretches) < MAX_STRETCHES:
+                stretches.append((position, samples))
 
     def _replacement(
         self,

@@ -241,6 +241,10 @@ def track_entry(
         "sample_rate_hz": summary.sample_rate_hz,
         "duration_s": summary.duration_s,
         "lost_at_s": [position / summary.sample_rate_hz for position, _ in summary.losses],
+        "concealed_at_s": [
+            [start / summary.sample_rate_hz, (start + samples) / summary.sample_rate_hz]
+            for start, samples in summary.concealed
+        ],
         "recording": recorded.get("recording"),
         "channel": recorded.get("channel"),
         "offset_s": recorded["offset_samples"] / summary.sample_rate_hz if recorded else None,

@@ -290,6 +290,7 @@ class Pipeline:
             drift_ppm=self.drift.ppm(row),
             realignments=int(playout.realignments[row]),
             concealed_samples=0 if filling is None else int(filling.concealed_samples[row]),
+            concealed=() if filling is None else tuple(filling.concealed.get(row, ())),
             comfort_noise_samples=0 if filling is None else int(filling.noise_samples[row]),
             codec=codecs.most_common(1)[0][0] if codecs else no_codec,
             undecoded=decoders.undecoded(row),

@@ -6,7 +6,9 @@ Section 6.4.1: with S the RTP timestamp and R the arrival in timestamp units,
     J(i) = J(i-1) + (|D(i-1, i)| - J(i-1)) / 16
 
 over all packets in order of arrival, duplicates and late ones included, whose payload type has a
-known clock. The mean is taken over the values of J, one for each packet but the first.
+known clock. The mean is taken over the values of J, one for each packet but the first. Where |D| is
+beyond a second the sender's timestamps stood still or jumped (a hold, another source), which says
+nothing of the network: such a packet is compared with none, as a first one.
 """
 
 from __future__ import annotations
@@ -25,6 +27,9 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.packets import Packets
+
+BREAK_NS = 1_000_000_000
+"""Beyond it a difference is no jitter."""
 
 
 class Statistics(RowState):
@@ -62,7 +67,7 @@ class Statistics(RowState):
     """Arrival and timestamp of the last packet of a known clock; -1 for none to compare with."""
     clocked_timestamp: NDArray[np.int64]
     uncompared: NDArray[np.int64]
-    """Packets of a known clock that had none to compare with."""
+    """Packets of a known clock that had none to compare with, or were too far from it."""
 
     def __init__(self, clocks_hz: Mapping[int, int] = CLOCK_RATES_HZ) -> None:
         super().__init__()
@@ -151,14 +156,15 @@ class Statistics(RowState):
         difference_ns = elapsed * ns_per_unit
         difference_ns -= packets.arrival_ns - before_ns
         np.abs(difference_ns, out=difference_ns)
+        is_first = before_ns < 0
+        is_first |= difference_ns > BREAK_NS
         before = self.jitter_ns.take(rows)
         jitter_ns = difference_ns
         jitter_ns -= before
         jitter_ns *= 1 / 16
         jitter_ns += before
         added_ns = jitter_ns
-        if before_ns.min() < 0:
-            is_first = before_ns < 0
+        if is_first.any():
             jitter_ns[is_first] = before[is_first]
             added_ns = np.where(is_first, 0, jitter_ns)
             self.uncompared[rows[is_first]] += 1

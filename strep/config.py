@@ -81,6 +81,8 @@ __all__ = [
     "parse_sinks",
 ]
 
+DEFAULT_SINKS = ("wav", "vad", "dtmf", "conversation")
+"""What runs where nobody says which; a capture is only recorded where somebody says where to."""
 PREFIX = "STREP_"
 FILE_VARIABLE = "STREP_CONFIG"
 """Names the TOML file where no flag does."""
@@ -224,7 +226,7 @@ class Settings(BaseModel):
     (`none`) to keep all."""
     sinks: Annotated[
         tuple[Annotated[SinkSpec, BeforeValidator(as_sink)], ...], BeforeValidator(_as_sinks)
-    ] = (SinkSpec(name="wav"), SinkSpec(name="vad"))
+    ] = tuple(SinkSpec(name=name) for name in DEFAULT_SINKS)
     """What is done with the audio."""
     workers: Annotated[int | Literal["auto"], PlainValidator(_as_workers)] = 1
     """Processes that receive, each its share of the calls; `auto` is one for each usable core."""

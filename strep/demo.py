@@ -26,6 +26,7 @@ from strep.control.client import CallControl
 from strep.control.errors import CallControlError
 from strep.control.key import KEY_VARIABLE
 from strep.picture import PictureError, draw_call
+from strep.report import ReportError, from_path, write_report
 from strep.voices import SAMPLE_RATE_HZ, load_voice
 
 if TYPE_CHECKING:
@@ -69,6 +70,8 @@ class Outcome:
     manifest: Path
     picture: Path | None
     """None where matplotlib is not installed."""
+    report: Path
+    """A page to look at and listen to the call."""
     database: Path
 
 
@@ -105,7 +108,7 @@ async def run(
                     tell("they talk", status["datagrams"] * PACKET_MS / 1000 / (2 * talk_s))
                 await asyncio.sleep(LOOK_S)
             sent = (await _get(session, f"{carrier['control_url']}/sent"))["tracks"]
-    tell("drawing a picture", 1.0)
+    tell("drawing the call", 1.0)
     return _outcome(Path(tracks[0]["manifest"]), sent, database)
 
 
@@ -137,7 +140,7 @@ async def _daemon(
     async with _process(
         "serve", "--media", media, "--http", http,
         "--recordings", str(out), "--database", str(database),
-        "--sink", "wav", "--sink", "vad", "--log-format", "json",
+        "--log-format", "json",
         "--control-base-url", carrier["base_url"],
         "--control-webhook-public-key", carrier["public_key"],
         "--control-media-target", f"udp:{media}",
@@ -231,6 +234,7 @@ def _outcome(manifest: Path, sent: Iterable[Mapping[str, Any]], database: Path) 
         recording=manifest.with_suffix(".wav"),
         manifest=manifest,
         picture=_draw(manifest),
+        report=_report(manifest),
         database=database,
     )
 
@@ -242,6 +246,14 @@ def _draw(manifest: Path) -> Path | None:
     except PictureError:
         return None
     return picture
+
+
+def _report(manifest: Path) -> Path:
+    try:
+        sources, _ = from_path(manifest)
+        return write_report(sources, manifest.with_suffix(".html")).path
+    except ReportError as error:
+        raise DemoError(str(error)) from None
 
 
 def _fresh(out: Path, *names: str) -> list[Path]:

@@ -210,7 +210,7 @@ class Worker:
 
     def _declared(self, call_leg_id: UUID) -> Format | None:
         """Return the codec that a leg may have under any dynamic payload type."""
-        codecs = (self._book.facts(call_leg_id) or {}).get("preferred_codecs")
+        codecs = (self._book.facts(call_leg_id) or {}).get("codecs")
         return declared_format(codecs) if isinstance(codecs, str) else None
 
     # -- what happens to tracks

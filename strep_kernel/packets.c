@@ -231,6 +231,7 @@ typedef struct {
 #define SECOND_NS INT64_C(1000000000)
 #define LONGEST_NS (86400 * SECOND_NS)
 #define MOST_LATE_NS (1 * SECOND_NS)
+#define BREAK_NS (1 * SECOND_NS)
 #define PAUSE_NS (SECOND_NS / 2)
 enum { LEAK_BITS = 10 };
 
@@ -343,12 +344,17 @@ FUNCTION(advance)
         last_ns[r] = p_ns[i];
         if (first_ns[r] < 0)
             first_ns[r] = p_ns[i];
-        double jitter = jitter_ns[r];
-        if (clocked_ns[r] >= 0) {
+        double jitter = jitter_ns[r], difference = 0;
+        int is_compared = clocked_ns[r] >= 0;
+        if (is_compared) {
             int64_t elapsed = (int32_t)(uint32_t)(p_timestamp[i] - clocked_timestamp[r]);
-            double difference = (double)elapsed * (1e9 / (double)rate);
+            difference = (double)elapsed * (1e9 / (double)rate);
             difference -= (double)(p_ns[i] - clocked_ns[r]);
-            jitter = ((difference < 0 ? -difference : difference) - jitter) * (1.0 / 16) + jitter;
+            difference = difference < 0 ? -difference : difference;
+            is_compared = difference <= (double)BREAK_NS;
+        }
+        if (is_compared) {
+            jitter = (difference - jitter) * (1.0 / 16) + jitter;
             jitter_ns[r] = jitter;
             jitter_sum_ns[r] += jitter;
             if (jitter_max_ns[r] < jitter)

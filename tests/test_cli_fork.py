@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from uuid import UUID
 
 import pytest
 import structlog
@@ -71,7 +72,7 @@ def test_start_prints_the_fork(fork, api):
 def test_start_asks_for_what_was_said(fork, api):
     code, out, err = fork(
         api, "start", CALL, "--leg", LEG, "--way", "ports", "--stream-type", "decrypted",
-        "--client-state", "ticket 17", "--json",
+        "--client-state", "ticket 17", "--codecs", "OPUS,PCMU", "--json",
     )  # fmt: skip
     assert (code, err) == (0, "")
     document = json.loads(out)
@@ -80,6 +81,8 @@ def test_start_asks_for_what_was_said(fork, api):
     assert (document["call_leg_id"], document["rx_port"]) == (LEG, 20_000)
     ((_, _, sent),) = api.one.carrier.commands
     assert sent["client_state"] == "dGlja2V0IDE3"
+    assert "codecs" not in sent
+    assert api.one.plane.calls.facts(UUID(LEG))["codecs"] == "OPUS,PCMU"
 
 
 def test_doubt_is_said_on_standard_error(fork, api):

@@ -66,6 +66,12 @@ name = "wav"
 
 [[sink]]
 name = "vad"
+
+[[sink]]
+name = "dtmf"
+
+[[sink]]
+name = "conversation"
 """
 
 FULL = f"""\
@@ -161,7 +167,7 @@ def test_defaults():
     assert settings.media == (Listener(listen=parse_address("0.0.0.0:9000")),)
     assert settings.http == Address("127.0.0.1", 8080)
     assert settings.recordings == Path("recordings")
-    assert settings.sinks == (SinkSpec(name="wav"), SinkSpec(name="vad"))
+    assert [sink.name for sink in settings.sinks] == ["wav", "vad", "dtmf", "conversation"]
     assert settings.as_toml() == DEFAULTS
 
 

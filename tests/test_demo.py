@@ -41,6 +41,7 @@ def test_demo_shows_a_recorded_call(tmp_path, capsys):
     assert 21 < len(pcm) / rate_hz < 22.5
     height, width, _ = matplotlib.image.imread(outcome["picture"]).shape
     assert (width, height) == (1600, 700)
+    assert "<html" in Path(outcome["report"]).read_text()[:200].lower()
     with Store(Path(outcome["database"]), read_only=True) as store:
         stored = store.details(call["call_leg_id"])
     assert stored.overview.call.from_number == "+15550100001"
@@ -56,8 +57,8 @@ def test_demo_can_be_shown_again_and_says_where_everything_is(tmp_path, capsys):
     head, counts, *_ = output.out.splitlines()
     assert head.startswith("+15550100001 called +15550199999: call ")
     assert counts.endswith(" were lost on the way")
-    places = dict(line.split(maxsplit=1) for line in output.out.splitlines()[-4:])
-    assert list(places) == ["recording", "manifest", "picture", "database"]
+    places = dict(line.split(maxsplit=1) for line in output.out.splitlines()[-5:])
+    assert list(places) == ["recording", "manifest", "picture", "report", "database"]
     assert all(Path(place).is_file() for place in places.values())
     assert output.err == ""
 

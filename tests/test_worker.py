@@ -33,7 +33,7 @@ def test_a_declared_codec_is_decoded_whether_it_was_told_before_or_after(
         batch = PacketBatch()
         for number in range(4):
             if number == 2:
-                worker.announce(CALL, {} if codecs is None else {"preferred_codecs": codecs})
+                worker.announce(CALL, {} if codecs is None else {"codecs": codecs})
             packet = rtp(LARGE, payload_type=111, sequence=number, timestamp=960 * number)
             batch.clear()
             batch.add(strep(packet), 20_000_000 * number, bytes(24), bytes(24))

@@ -159,6 +159,9 @@ class ForkRequest(_Asked):
     """`decrypted` comes by `ports` alone."""
     client_state: Base64Text | None = None
     """State for every further webhook of the call, in base64."""
+    codecs: Text | None = None
+    """What the call's media may be, separated by commas, such as the `preferred_codecs` that it was
+    dialled with: tells what a dynamic RTP payload type stands for."""
 
 
 # -- what is answered
@@ -232,8 +235,8 @@ class _CallFacts(_Answer):
     direction: Literal["incoming", "outgoing"] | None = None
     client_state: str | None = None
     """As the carrier has it, in base64."""
-    preferred_codecs: str | None = None
-    """As the call was dialled with, separated by commas."""
+    codecs: str | None = None
+    """What its media may be, as its fork was asked for, separated by commas."""
     state: str | None = None
     """`initiated`, `answered`, `bridged` or `hangup`; `lost`, where its end was missed."""
     started_at: Moment | None = None

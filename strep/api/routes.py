@@ -146,6 +146,7 @@ class Routes:
             way=wanted.way,
             stream_type=wanted.stream_type,
             client_state=wanted.client_state,
+            codecs=wanted.codecs,
         )
         answer = _json(documents.Fork, fork.document(), 202 if fork.in_doubt else 201)
         answer.headers["Location"] = f"/v1/forks/{fork.id}"

@@ -36,6 +36,7 @@ class Forks(Protocol):
         way: Way | None,
         stream_type: StreamType | None,
         client_state: str | None,
+        codecs: str | None,
     ) -> Fork:
         """Start a fork; return it when the carrier has answered, or as in doubt if it has not.
 

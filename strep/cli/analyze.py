@@ -33,7 +33,7 @@ def add(commands: Any) -> None:
         "--sink",
         action="append",
         metavar="NAME[:key=value,...]",
-        help=f"{SINK_HELP} (default: vad and dtmf, and with --out also wav)",
+        help=f"{SINK_HELP} (default: vad, dtmf and conversation, and with --out also wav)",
     )
     parser.add_argument(
         "--telephone-event-payload-types",
@@ -71,13 +71,14 @@ def run(arguments: argparse.Namespace) -> None:
     """Analyse a capture and print what it holds."""
     from strep.analyze import analyze  # noqa: PLC0415 -- other commands start without these
     from strep.config import (  # noqa: PLC0415
+        DEFAULT_SINKS,
         parse_event_payload_types,
         parse_payload_types,
         parse_sinks,
     )
     from strep.sinks import make_sinks  # noqa: PLC0415
 
-    default = ["vad", "dtmf", "wav"] if arguments.out else ["vad", "dtmf"]
+    default = [name for name in DEFAULT_SINKS if name != "wav" or arguments.out]
     specs = parse_sinks(default if arguments.sink is None else arguments.sink)
     sinks = make_sinks(specs, arguments.out or Path("recordings"))
     event_types = arguments.telephone_event_payload_types

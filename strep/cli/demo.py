@@ -55,6 +55,7 @@ def run(arguments: argparse.Namespace) -> None:
         "recording": outcome.recording,
         "manifest": outcome.manifest,
         "picture": outcome.picture,
+        "report": outcome.report,
         "database": outcome.database,
     }
     if arguments.json:

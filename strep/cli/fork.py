@@ -46,6 +46,11 @@ def add(commands: Any) -> None:
         metavar="TEXT",
         help="state for every further webhook of the call; it is encoded in Base64 here",
     )
+    start.add_argument(
+        "--codecs",
+        metavar="NAME[,...]",
+        help="what the call's media may be, such as the preferred_codecs that it was dialled with",
+    )
     stop = add_command(own, "stop", run_stop, "stop a fork", "strep fork stop 5f7d7b0e")
     stop.add_argument("id", metavar="ID", help="the fork's id, or the beginning of it")
     listing = add_command(own, "list", run_list, "list the open forks", "strep fork list --all")
@@ -66,6 +71,7 @@ def run_start(arguments: argparse.Namespace) -> None:
         "way": arguments.way,
         "stream_type": arguments.stream_type,
         "client_state": None if state is None else Base64.of(state),
+        "codecs": arguments.codecs,
     }
     given = {key: value for key, value in wanted.items() if value is not None}
     _print_fork(ask(arguments, "POST", "/v1/forks", given), arguments)

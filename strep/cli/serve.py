@@ -80,7 +80,7 @@ def add(commands: Any) -> None:
         "--sink",
         action="append",
         metavar="NAME[:key=value,...]",
-        help=f"{SINK_HELP} (default: wav and vad), or none",
+        help=f"{SINK_HELP} (default: wav, vad, dtmf and conversation), or none",
     )
     settings.add_argument(
         "--telephone-event-payload-types",

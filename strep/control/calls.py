@@ -59,8 +59,8 @@ class Call:
     direction: Direction | None = None
     client_state: str | None = None
     """As the carrier has it, in base64."""
-    preferred_codecs: str | None = None
-    """What was asked for when it was dialled, separated by commas."""
+    codecs: str | None = None
+    """What its media may be, as who asked for its fork said, separated by commas."""
     state: str | None = None
     """`initiated`, `answered`, `bridged` or `hangup`; or `lost`, where nothing was heard for longer
     than a call can last."""
@@ -94,7 +94,7 @@ class Call:
             "to": self.to,
             "direction": self.direction,
             "client_state": self.client_state,
-            "preferred_codecs": self.preferred_codecs,
+            "codecs": self.codecs,
             "state": self.state,
             "started_at": rfc3339(self.started_ns),
             "answered_at": None if self.answered_ns is None else rfc3339(self.answered_ns),
@@ -227,31 +227,6 @@ class Calls:
                 call.sip_hangup_cause = event.sip_hangup_cause
                 call.state = "hangup"
                 self._end(call, occurred_ns)
-        return call
-
-    def dialled(
-        self,
-        now_ns: int,
-        *,
-        call_control_id: str,
-        call_leg_id: UUID,
-        call_session_id: str | None = None,
-        connection_id: str | None = None,
-        from_: str | None = None,
-        to: str | None = None,
-        client_state: str | None = None,
-        preferred_codecs: str | None = None,
-    ) -> Call:
-        """Take in the answer to `dial`, and what was dialled."""
-        call = self.known(call_control_id, call_leg_id, now_ns)
-        call.call_session_id = call.call_session_id or call_session_id
-        call.connection_id = call.connection_id or connection_id
-        call.from_ = call.from_ or from_
-        call.to = call.to or to
-        call.client_state = call.client_state or client_state
-        call.preferred_codecs = call.preferred_codecs or preferred_codecs
-        call.direction = call.direction or "outgoing"
-        call.state = call.state or "initiated"
         return call
 
     def over(self, call: Call, now_ns: int) -> None:

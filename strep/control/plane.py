@@ -40,9 +40,7 @@ from strep.control.opener import PortOpener
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
 
-    from strep.control.base import Call as Dialled
     from strep.control.calls import Call
-    from strep.control.commands import Dial
     from strep.control.driver import Carrier
     from strep.control.events import Event
     from strep.control.forks import Change, Fork, StreamType, Way
@@ -150,11 +148,13 @@ class ControlPlane:
         way: Way | None = None,
         stream_type: StreamType | None = None,
         client_state: str | None = None,
+        codecs: str | None = None,
     ) -> Fork:
         """Start a fork; return it when the carrier has answered, or as in doubt if it has not.
 
-        What is None is as the settings say; `client_state` is Base64. Raises `ForkError` where
-        there can be none, and the error of the command where the carrier refuses it.
+        What is None is as the settings say; `client_state` is Base64; `codecs` is what the call's
+        media may be, see `declared_format`. Raises `ForkError` where there can be none, and the
+        error of the command where the carrier refuses it.
         """
         try:
             fork = self._driver.request(
@@ -168,7 +168,9 @@ class ControlPlane:
         except ForkError as error:
             self._refused[error.kind] += 1
             raise
-        self._learned(self.calls.known(call_control_id, fork.call_leg_id, self._clock()))
+        call = self.calls.known(call_control_id, fork.call_leg_id, self._clock())
+        call.codecs = codecs or call.codecs
+        self._learned(call)
         return await self._tried(fork)
 
     async def stop_fork(self, fork_id: UUID) -> Fork:
@@ -192,21 +194,6 @@ class ControlPlane:
     def forks(self) -> list[Fork]:
         """Return the open forks and those that were closed lately, in the order of requests."""
         return sorted(self._driver, key=lambda fork: fork.changes[0].at_ns)
-
-    def dialled(self, command: Dial, result: Dialled) -> None:
-        """Take in that a call was dialled. Raises ValueError where its leg's id is no UUID."""
-        call = self.calls.dialled(
-            self._clock(),
-            call_control_id=result.call_control_id,
-            call_leg_id=UUID(result.call_leg_id),
-            call_session_id=result.call_session_id,
-            connection_id=command.connection_id,
-            from_=command.from_,
-            to=command.to if isinstance(command.to, str) else None,
-            client_state=result.client_state,
-            preferred_codecs=command.preferred_codecs,
-        )
-        self._learned(call)
 
     # -- what the carrier says
 

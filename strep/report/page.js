@@ -305,8 +305,9 @@ class Timeline {
       before = x;
     }
     const paused = this.boxes(view.paused, 8, BASE - 8);
+    const concealed = this.boxes(lane.concealed, 8, BASE - 8);
     wave.append(
-      hatch(), s("path", { class: "ground", d: tracks.path }), s("path", { class: "speech", d: speech.path }),
+      hatch(), s("path", { class: "ground", d: tracks.path }), s("path", { class: "speech", d: speech.path }), s("path", { class: "filled", d: concealed.path }),
       s("line", { class: "zero", x1: 0, x2: width, y1: middle, y2: middle }),
       s("g", { transform: "translate(0 8)" }, s("path", { class: "peak", d: paths.peak }), s("path", { class: "body", d: paths.body })),
       s("path", { class: "spoken", d: spoken.path }), s("path", { class: "lostmark", d: marks }),
@@ -336,7 +337,7 @@ class Timeline {
       const wide = 8 + 8 * most.length, left = Math.min(Math.max(0, x - 8), width - wide);
       wave.append(s("rect", { class: "keybox", x: left, y: 1, width: wide, height: 17, rx: 4 }), s("text", { class: "keytext", x: left + wide / 2, y: 14 }, most));
     }
-    mark(wave, { lane: lane.direction, waveColumns: paths.columns, speech: speech.drawn, lost, dtmf: keys.length, paused: paused.drawn });
+    mark(wave, { lane: lane.direction, waveColumns: paths.columns, speech: speech.drawn, lost, concealed: concealed.drawn, dtmf: keys.length, paused: paused.drawn });
     wave.setAttribute("role", "img");
     wave.setAttribute("aria-label", `${NAMES[lane.direction]}: waveform, ${some(lane.speech.length, "stretch", "stretches")} of speech, ${some(lane.lost.length, "place")} with lost packets, ${some(lane.dtmf.length, "key press", "key presses")}`);
     if (net) this.drawNet(lane, net);
@@ -612,6 +613,7 @@ function legend(view, chart) {
     view.talk_over.length > 0 && item(swatch(s("rect", { class: "over", x: 0, y: 2, width: 16, height: 8 })), "both speak"),
     view.silence.length > 0 && item(swatch(s("rect", { class: "mute", x: 0, y: 4, width: 16, height: 5 })), "nobody speaks"),
     has("lost") && item(swatch(s("path", { class: "lostmark", d: "M4 1V11M8 1V11" })), "lost packets"),
+    has("concealed") && item(swatch(s("rect", { class: "filled", x: 2, y: 0, width: 4, height: 12 }), s("rect", { class: "filled", x: 10, y: 0, width: 3, height: 12 })), "made up for them"),
     has("dtmf") && item(swatch(s("rect", { class: "keybox", x: 2, y: 0, width: 12, height: 12, rx: 3 })), "key press"),
     view.paused.length > 0 && item(swatch(s("rect", { class: "pausebox", x: 0.5, y: 0.5, width: 15, height: 11 })), "recording paused"),
     chart.hasNet && item(swatch(s("rect", { class: "lossbar", x: 3, y: 3, width: 4, height: 9 }), s("rect", { class: "lossbar", x: 9, y: 6, width: 4, height: 6 })), "loss"),

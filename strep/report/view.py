@@ -178,6 +178,7 @@ def _lane(direction: str, manifests: list[_Manifest], began: datetime) -> dict[s
     tracks: list[dict[str, Any]] = []
     speech: list[Span] = []
     lost: list[float] = []
+    concealed: list[Span] = []
     keys: list[dict[str, Any]] = []
     timelines: list[dict[str, Any]] = []
     for manifest in manifests:
@@ -188,6 +189,8 @@ def _lane(direction: str, manifests: list[_Manifest], began: datetime) -> dict[s
             tracks.append(_track(track, start_s))
             speech += [(start_s + a, start_s + b) for a, b in _spans(track.get("speech"))]
             lost += [start_s + at for at in _numbers(track.get("lost_at_s"))]
+            filled = _spans(track.get("concealed_at_s"))
+            concealed += [(start_s + a, start_s + b) for a, b in filled]
             keys += _keys(track.get("dtmf"), start_s)
             timelines += _timeline(track.get("timeline"), start_s)
     tracks.sort(key=lambda track: float(track["start_s"]))
@@ -201,6 +204,7 @@ def _lane(direction: str, manifests: list[_Manifest], began: datetime) -> dict[s
         "waves": [],
         "speech": sorted(speech),
         "lost": sorted(lost),
+        "concealed": sorted(concealed),
         "dtmf": sorted(keys, key=lambda key: float(key["at_s"])),
         "timeline": timelines,
         "packets": packets,

@@ -26,7 +26,7 @@ CALL = "v3:call-1"
 FORK = {"call_control_id": CALL}
 AN_ID = "a call_control_id, 1 to 512 characters of ASCII without blanks"
 A_MOMENT = "a date or time from 1678 to 2262, such as 2026-01-31 or 2026-01-31T12:00:00Z"
-MEMBERS = "call_control_id, call_leg_id, client_state, stream_type, way"
+MEMBERS = "call_control_id, call_leg_id, client_state, codecs, stream_type, way"
 PORTS = {"port_range": "20000-20001", "advertised_host": "192.0.2.1"}
 
 

@@ -88,30 +88,6 @@ def test_webhooks_tell_who_called_whom():
     assert list(known) == []
 
 
-def test_answer_to_dial_names_the_call_before_any_webhook():
-    known = calls()
-    known.dialled(
-        NOW,
-        call_control_id=CALL,
-        call_leg_id=LEG,
-        call_session_id="session",
-        connection_id="7267",
-        from_="+18005550101",
-        to="+18005550100",
-    )
-    assert known.facts(LEG) == {
-        "call_control_id": CALL,
-        "call_leg_id": "428c31b6-7af4-4bcb-b7f5-5013ef9657c1",
-        "call_session_id": "session",
-        "connection_id": "7267",
-        "from": "+18005550101",
-        "to": "+18005550100",
-        "direction": "outgoing",
-        "state": "initiated",
-        "started_at": "2018-02-02T22:25:27.000Z",
-    }
-
-
 def test_nothing_is_known_of_a_leg_that_nobody_told_of():
     assert calls().facts(LEG) == {}
 

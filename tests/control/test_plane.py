@@ -25,9 +25,7 @@ from planebench import (
 )
 
 from strep.control import driver, plane
-from strep.control.base import Call as Dialled
 from strep.control.base import CommandResult
-from strep.control.commands import Dial
 from strep.control.errors import (
     AuthenticationError,
     CallControlError,
@@ -583,34 +581,10 @@ def test_fork_that_fell_silent_is_asked_about(tmp_path, reply, state):
     bench(tmp_path, scenario)
 
 
-def test_leg_of_a_dialled_call_is_known_before_any_webhook(tmp_path):
+def test_what_the_media_may_be_is_told_to_the_workers_with_the_fork(tmp_path):
     async def scenario(one):
-        one.plane.dialled(
-            Dial(
-                connection_id="7267",
-                from_="+18005550101",
-                to="+18005550100",
-                preferred_codecs="OPUS,G722,PCMU",
-            ),
-            Dialled(
-                call_control_id=CALL,
-                call_leg_id=str(LEG),
-                call_session_id="session",
-                is_alive=False,
-            ),
-        )
-        assert one.workers.facts[LEG] == {
-            "call_control_id": CALL,
-            "call_leg_id": str(LEG),
-            "call_session_id": "session",
-            "connection_id": "7267",
-            "from": "+18005550101",
-            "to": "+18005550100",
-            "direction": "outgoing",
-            "preferred_codecs": "OPUS,G722,PCMU",
-            "state": "initiated",
-            "started_at": "2023-11-14T22:13:20.000Z",
-        }
+        await one.plane.start_fork(CALL, call_leg_id=LEG, codecs="OPUS,G722,PCMU")
+        assert one.workers.facts[LEG]["codecs"] == "OPUS,G722,PCMU"
 
     bench(tmp_path, scenario)
 

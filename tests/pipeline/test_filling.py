@@ -124,6 +124,7 @@ def test_filler_stands_where_the_lost_packets_would(concealment):
     summary = listener.summaries[0]
     assert (summary.lost, summary.silence_samples) == (9, 1440)
     assert (summary.concealed_samples, summary.comfort_noise_samples) == (960, 0)
+    assert summary.concealed == ((1600, 160), (3200, 320), (4800, 480))
 
 
 def test_nothing_is_filled_unless_asked_for():

@@ -113,6 +113,7 @@ def test_entry_tells_all_of_a_track():
         "sample_rate_hz": 8000,
         "duration_s": 10.0,
         "lost_at_s": [1.0, 1.5],
+        "concealed_at_s": [],
         "recording": "recordings/call.wav",
         "channel": "left",
         "offset_s": 0.03,

@@ -326,6 +326,7 @@ def test_summary_of_a_plain_track():
         "drift_ppm": None,
         "realignments": 0,
         "concealed_samples": 0,
+        "concealed": (),
         "comfort_noise_samples": 0,
     }
 
@@ -385,6 +386,7 @@ def test_summary_of_a_track_to_which_everything_happened():
         "drift_ppm": None,
         "realignments": 0,
         "concealed_samples": 0,
+        "concealed": (),
         "comfort_noise_samples": 0,
     }
     assert street.frames == [

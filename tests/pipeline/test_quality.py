@@ -95,6 +95,21 @@ def test_timestamp_wrap_is_no_jitter():
     assert jitter_ms(figures) == pytest.approx((0, 0, 0), abs=1e-9)
 
 
+@pytest.mark.parametrize(
+    ("step", "wait_ms", "is_jitter"),
+    [(160, 1020, True), (160, 1021, False), (160, 90_000, False), (8160, 20, True),
+     (8161, 20, False), (720_160, 90_020, True), (-8000, 20, False)],
+)  # fmt: skip
+def test_timestamps_that_stood_still_or_jumped_are_no_jitter(step, wait_ms, is_jitter):
+    figures = statistics()
+    push(figures, P(timestamp=0))
+    push(figures, P(timestamp=step, arrival_ms=wait_ms))
+    push(figures, P(timestamp=step + 160, arrival_ms=wait_ms + 20))
+    assert figures.jitter_packets[0] == (2 if is_jitter else 1)
+    expected = 1000 / 16 if is_jitter and step != 720_160 else 0
+    assert figures.jitter_max_ns[0] / MS == pytest.approx(expected)
+
+
 def test_packets_of_unknown_clock_do_not_count_for_jitter():
     figures = statistics(
         P(timestamp=0, arrival_ms=0),
@@ -221,6 +236,9 @@ class ModelTrack:
             step = (timestamp - last) % 2**32
             step -= 2**32 if step >= 2**31 else 0
             difference_ms = abs(p.arrival_ms - arrival_ms - step * 1000 / rate_hz)
+            if difference_ms > 1000:
+                self.before = (p.arrival_ms, timestamp)
+                return
             jitter_ms = self.jitters_ms[-1] if self.jitters_ms else 0.0
             self.jitters_ms.append(jitter_ms + (difference_ms - jitter_ms) / 16)
         self.before = (p.arrival_ms, timestamp)

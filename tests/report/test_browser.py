@@ -3,28 +3,16 @@
 from __future__ import annotations
 
 import json
-import os
 import re
-import shutil
-import subprocess
 
 import matplotlib.image
 import numpy as np
 import pytest
+from browser import BROWSER, HEIGHT, WIDTH, browse, facts
 from reportcall import make_call
 
 from strep.report import from_path, write_report
 
-BROWSER = next(
-    filter(
-        None,
-        map(
-            shutil.which,
-            (os.environ.get("CHROMIUM", ""), "chromium", "chromium-browser", "google-chrome"),
-        ),
-    ),
-    None,
-)
 pytestmark = pytest.mark.skipif(
     BROWSER is None, reason="needs Chromium, found by its name or by the variable CHROMIUM"
 )
@@ -36,22 +24,6 @@ INBOUND, OUTBOUND, OVER, LOST, KEY = (
     (0x2C, 0x6A, 0x9B), (0x23, 0x89, 0x7A), (0xD9, 0x85, 0x12), (0xD1, 0x35, 0x2B),
     (0x7A, 0x4F, 0xB5),
 )  # fmt: skip
-WIDTH, HEIGHT = 1280, 1400
-
-
-def browse(page, tmp_path, *arguments):
-    process = subprocess.run(
-        [
-            BROWSER, "--headless", "--no-sandbox", "--disable-gpu", "--no-first-run",
-            "--disable-background-networking", "--disable-component-update", "--disable-sync",
-            f"--user-data-dir={tmp_path / 'profile'}", "--force-device-scale-factor=1",
-            f"--window-size={WIDTH},{HEIGHT}", "--virtual-time-budget=3000", *arguments, page,
-        ],
-        capture_output=True,
-        timeout=60,
-        check=True,
-    )  # fmt: skip
-    return process.stdout.decode()
 
 
 @pytest.fixture(scope="module")
@@ -62,6 +34,7 @@ def drawn(tmp_path_factory):
     document = json.loads(manifest.read_text())
     document["call"]["to"] = HOSTILE
     document["tracks"][1]["codec"] = HOSTILE
+    document["tracks"][0]["concealed_at_s"] = [[41.0, 41.06], [44.2, 44.22]]
     manifest.write_text(json.dumps(document))
     sources, _ = from_path(manifest)
     out = write_report(sources, folder / "report.html").path
@@ -73,14 +46,6 @@ def drawn(tmp_path_factory):
     return dom, matplotlib.image.imread(picture)[:, :, :3]
 
 
-def facts(dom, kind):
-    """The data attributes of the elements that have `data-kind`."""
-    return [
-        dict(re.findall(r'data-([\w-]+)="([^"]*)"', tag))
-        for tag in re.findall(rf"<[a-z]+ [^>]*data-{kind}=[^>]*>", dom)
-    ]
-
-
 def test_both_lanes_are_drawn_with_all_that_happened(drawn):
     dom, _ = drawn
     lanes = facts(dom, "lane")
@@ -88,6 +53,7 @@ def test_both_lanes_are_drawn_with_all_that_happened(drawn):
     assert all(int(lane["wave-columns"]) > 900 for lane in lanes)
     assert all(int(lane["speech"]) >= 6 for lane in lanes)
     assert [lane["dtmf"] for lane in lanes] == ["5", "0"]
+    assert [lane["concealed"] for lane in lanes] == ["2", "0"]
     assert [lane["paused"] for lane in lanes] == ["1", "1"]
     assert all(int(lane["lost"]) > 5 for lane in lanes)
     assert [net["net"] for net in facts(dom, "net")] == ["inbound", "outbound"]

@@ -54,12 +54,14 @@ def test_times_of_a_track_count_from_its_offset_in_the_recording():
             duration_s=8.0,
             speech=[[1.0, 2.5]],
             lost_at_s=[3.0],
+            concealed_at_s=[[3.0, 3.02]],
             dtmf=[{"digit": "5", "start_s": 4.0, "duration_ms": 100, "kind": "telephone-event"}],
             timeline={"interval_s": 1.0, "jitter_ms": [2.5], "lost": [1], "packets": [49]},
         )
     )["lanes"]
     assert [(each["start_s"], each["end_s"]) for each in lane["tracks"]] == [(2.0, 10.0)]
     assert (lane["speech"], lane["lost"], lane["speech_s"]) == ([(3.0, 4.5)], [5.0], 1.5)
+    assert lane["concealed"] == [(5.0, 5.02)]
     assert lane["dtmf"] == [
         {"digit": "5", "at_s": 6.0, "duration_ms": 100, "kind": "telephone-event"}
     ]
@@ -221,7 +223,7 @@ NONSENSE = (
 KEYS = (
     "leg", "started_at", "ended_at", "recording", "channel", "offset_s", "duration_s", "packets",
     "lost", "speech", "lost_at_s", "dtmf", "timeline", "quality", "conversation", "segment", "rtcp",
-    "drift_ppm", "codec",
+    "drift_ppm", "codec", "concealed_at_s",
 )  # fmt: skip
 OF_MANIFEST = ("started_at", "ended_at", "call", "marks", "leg", "files")
 
