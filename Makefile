@@ -9,13 +9,14 @@ COVERED := strep/wire/*,strep/receive/*,pipeline/*
 
 SECONDS ?= 300
 
-.PHONY: help demo test bench fuzz lock clean
+.PHONY: help demo test bench fuzz faults lock clean
 
 help:
 	@echo 'make demo    place a call on this machine, record it and draw a picture of it'
 	@echo 'make test    check style and types, run the tests and measure their coverage'
 	@echo 'make bench   measure throughput and cost per packet'
 	@echo 'make fuzz    look for inputs that do harm, for SECONDS=300 in all'
+	@echo 'make faults  break things, and say what was lost: half an hour'
 	@echo 'make lock    pin what the container installs, by version and hash'
 	@echo 'make clean   remove the virtual environment and what tools left behind'
 
@@ -41,6 +42,9 @@ fuzz: $(READY)
 	@$(BIN)/python -c 'import atheris' 2>/dev/null || \
 		$(BIN)/python -m pip install --disable-pip-version-check --quiet 'atheris>=2.3'
 	@$(BIN)/python -m fuzz --seconds $(SECONDS)
+
+faults: $(READY)
+	@$(BIN)/python -m faults
 
 # Versions are chosen for the container's Python, whichever runs this; what was chosen before stays,
 # unless UPGRADE=--upgrade.

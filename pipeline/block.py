@@ -246,6 +246,19 @@ class AudioBlock:
             self._pcm = pcm
         return self._pcm
 
+    def take(self, which: NDArray[np.intp]) -> AudioBlock:
+        """Return some of the frames, as a block that owns its arrays."""
+        return AudioBlock(
+            codec=self.codec,
+            rows=self.rows[which],
+            position=self.position[which],
+            gap_samples=self.gap_samples[which],
+            lost=self.lost[which],
+            arrival_ns=self.arrival_ns[which],
+            payload=self.payload[which],
+            origin=self.origin,
+        )
+
     def copy(self) -> AudioBlock:
         """Return a block that owns its arrays and may be kept; it decodes anew if it has to."""
         return AudioBlock(

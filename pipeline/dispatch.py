@@ -1,8 +1,9 @@
 """Hands tracks, blocks and events to the sinks, so that none of them can harm the packets.
 
-A sink runs where its `threaded` says: on the receive loop, or in a thread of its own behind a
-queue whose bytes are bounded. A full queue drops blocks, counted per sink; a sink that raises is
-counted, logged once, and switched off when one of its methods does nothing else.
+A sink runs where its `threaded` says, or where it was told to: on the receive loop, in a thread of
+its own behind a queue whose bytes are bounded, or in a process behind such a thread. A full queue
+drops blocks, counted per sink; a sink that raises is counted, logged once, and switched off for a
+track that alone makes it raise, or altogether when one of its methods does nothing else.
 """
 
 from __future__ import annotations
@@ -14,11 +15,14 @@ from concurrent.futures import Future
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any
 
+import numpy as np
+
+from pipeline.sinks.process import ProcessSink
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from uuid import UUID
 
-    import numpy as np
     from numpy.typing import NDArray
 
     from pipeline.block import AudioBlock, Event, Track, TrackSummary
@@ -55,10 +59,8 @@ class Dispatcher:
         queue_bytes: int = DEFAULT_QUEUE_BYTES,
         wait_when_full: bool = False,
     ) -> None:
-        self.runners: list[InlineRunner | ThreadRunner] = [
-            ThreadRunner(name, sink, queue_bytes=queue_bytes, wait_when_full=wait_when_full)
-            if sink.threaded
-            else InlineRunner(name, sink)
+        self.runners: list[InlineRunner] = [
+            _runner(name, sink, queue_bytes, wait_when_full=wait_when_full)
             for name, sink in sinks.items()
         ]
         self._on_closed = on_closed
@@ -147,7 +149,7 @@ class Dispatcher:
         Where queues are waited for, the sinks' threads come first, so that those on the loop have
         heard all that the others tell of the track before they end it.
         """
-        closing = _Closing(track, summary, len(self.runners), self._closed)
+        closing = Closing(track, summary, len(self.runners), self._closed)
         self._closings.add(id(closing))
         if not self.runners:
             closing.finish()
@@ -165,6 +167,9 @@ class Dispatcher:
     def stop(self) -> None:
         """Let every sink finish what is queued and release everything."""
         self._deliver()
+        if not self._wait_when_full:
+            for runner in self.runners:
+                runner.hurry()
         for runner in self.runners:
             runner.finish()
         # what the sinks' threads said of what was queued
@@ -172,7 +177,7 @@ class Dispatcher:
         for runner in self.runners:
             runner.stop()
 
-    def _closed(self, closing: _Closing) -> None:
+    def _closed(self, closing: Closing) -> None:
         self._closings.discard(id(closing))
         if self._on_closed is not None:
             self._on_closed(closing.track, closing.summary, closing.results)
@@ -192,17 +197,18 @@ class Dispatcher:
 
 
 @dataclass(slots=True)
-class _Closing:
+class Closing:
     """A track on its way out of all sinks."""
 
     track: Track
     summary: TrackSummary
     waiting: int
-    on_closed: Callable[[_Closing], None]
+    on_closed: Callable[[Closing], None]
     results: Results = field(default_factory=dict)
     lock: threading.Lock = field(default_factory=threading.Lock)
 
     def closed_by(self, name: str, result: Mapping[str, Any] | None) -> None:
+        """Take what a sink found; the last one finishes."""
         with self.lock:
             if result is not None:
                 self.results[name] = result
@@ -212,6 +218,7 @@ class _Closing:
             self.finish()
 
     def finish(self) -> None:
+        """Say that all sinks have closed the track."""
         try:
             self.on_closed(self)
         except Exception:
@@ -224,13 +231,35 @@ class InlineRunner:
     def __init__(self, name: str, sink: Sink) -> None:
         self.name = name
         self.sink = sink
-        self.is_on = True
-        """False once the sink was switched off."""
-        self.frames = 0
-        """Frames that the sink has taken."""
-        self.errors = 0
+        self._is_on = True
+        self._frames = 0
+        self._errors = 0
         self._errors_in_a_row: Counter[str] = Counter()  # by method
         self._skipped_frames = 0
+        self._blamed: set[int] = set()
+        """Rows of the frames that alone made the sink raise, since it last did not."""
+        self._rows_off: set[int] = set()
+        """Rows that are left out until their tracks are closed."""
+
+    @property
+    def is_on(self) -> bool:
+        """False once the sink was switched off."""
+        return self._is_on
+
+    @property
+    def frames(self) -> int:
+        """Frames that the sink has taken."""
+        return self._frames
+
+    @property
+    def errors(self) -> int:
+        """How often the sink raised."""
+        return self._errors
+
+    @property
+    def restarts(self) -> int:
+        """How often the sink's process was started again."""
+        return 0
 
     @property
     def dropped_frames(self) -> int:
@@ -248,6 +277,9 @@ class InlineRunner:
     def wake(self, now_ns: int) -> None:
         """Run what is queued."""
 
+    def hurry(self) -> None:
+        """Hear that the end is near: wait less for what hangs."""
+
     def finish(self) -> None:
         """Wait until what is queued has run."""
 
@@ -259,11 +291,14 @@ class InlineRunner:
         """Call a method of the sink."""
         self._run(method, *args)
 
-    def close(self, closing: _Closing) -> None:
+    def close(self, closing: Closing) -> None:
         """Close a track and collect the sink's results."""
+        was_off = closing.track.row in self._rows_off
         result = self._run("close", closing.track, closing.summary)
         if isinstance(result, Future):
             result.add_done_callback(lambda done: self._close_late(closing, done))
+        elif was_off:
+            closing.closed_by(self.name, {**(result or {}), "switched_off": True})
         else:
             closing.closed_by(self.name, result)
 
@@ -271,40 +306,104 @@ class InlineRunner:
         """Stop the sink."""
         self._run("stop")
 
-    def _close_late(self, closing: _Closing, done: Future[Mapping[str, Any] | None]) -> None:
+    def _close_late(self, closing: Closing, done: Future[Mapping[str, Any] | None]) -> None:
         """Collect results that took long; on the thread that had them."""
         error = done.exception()
         if error is not None:
-            self.errors += 1
+            self._errors += 1
             logger.error("sink %s could not close a track", self.name, exc_info=error)
         closing.closed_by(self.name, None if error is not None else done.result())
 
     def _run(self, method: str, *args: Any) -> Any:
         """Call the sink; whatever it raises is counted and ends here."""
         if method == "write":
-            if not self.is_on:
-                self._skipped_frames += len(args[0])
-                return None
-            self.frames += len(args[0])
-        elif not self.is_on and method != "stop":
+            self._take(args[0])
             return None
+        if not self._is_on and method != "stop":
+            return None
+        if method in {"open", "close"}:
+            self._rows_off.discard(args[0].row)
         try:
             result = getattr(self.sink, method)(*args)
-        except Exception:
-            self.errors += 1
-            self._errors_in_a_row[method] += 1
-            if self.errors == 1:
-                logger.exception("sink %s raised in %s", self.name, method)
-            if self._errors_in_a_row[method] == MAX_ERRORS_IN_A_ROW and self.is_on:
-                self.is_on = False
-                logger.error(  # noqa: TRY400 -- the traceback was logged with the first error
-                    "sink %s is switched off after %d errors in a row",
-                    self.name,
-                    MAX_ERRORS_IN_A_ROW,
-                )
+        except Exception as error:  # noqa: BLE001 -- whatever a user's code raises ends here
+            self._failed(method, error)
             return None
         self._errors_in_a_row[method] = 0
         return result
+
+    def _take(self, block: AudioBlock) -> None:
+        """Hand a block to the sink; where it raises, find the track that makes it."""
+        if not self._is_on:
+            self._skipped_frames += len(block)
+            return
+        if self._rows_off:
+            is_off = np.isin(block.rows, list(self._rows_off))
+            if is_off.any():
+                self._skipped_frames += int(is_off.sum())
+                block = block.take(np.flatnonzero(~is_off))
+                if not len(block):
+                    return
+        self._frames += len(block)
+        error = self._error_of(block)
+        if error is None:
+            self._errors_in_a_row["write"] = 0
+            self._blamed.clear()
+        elif len(block) == 1 or not self.sink.blames_rows:
+            self._blamed.update(block.rows.tolist())
+            self._failed("write", error)
+        else:
+            self._find_fault(block, error)
+
+    def _error_of(self, block: AudioBlock) -> Exception | None:
+        try:
+            self.sink.write(block)
+        except Exception as error:  # noqa: BLE001 -- whatever a user's code raises ends here
+            return error
+        return None
+
+    def _find_fault(self, block: AudioBlock, error: Exception) -> None:
+        """Repeat a block that made the sink raise, row by row, and leave out those that do again.
+
+        Where the first rows all raise, it is the sink's own fault, and the rest is given up.
+        """
+        rows = block.rows.tolist()
+        bad: list[int] = []
+        for i, row in enumerate(rows):
+            if self._error_of(block.take(np.array([i]))) is not None:
+                bad.append(row)
+                if len(bad) == i + 1 == MAX_ERRORS_IN_A_ROW:
+                    break
+        is_own_fault = bad == rows[:MAX_ERRORS_IN_A_ROW]
+        if is_own_fault:
+            self._blamed.update(bad)
+        self._failed("write", error)
+        if is_own_fault:
+            return
+        self._errors_in_a_row["write"] = 0
+        self._blamed.clear()
+        for row in bad:
+            self._leave_out(row)
+
+    def _leave_out(self, row: int) -> None:
+        self._rows_off.add(row)
+        logger.error("sink %s is switched off for the track on row %d", self.name, row)
+
+    def _failed(self, method: str, error: Exception) -> None:
+        """Count what the sink raised, and switch it off when it does nothing else."""
+        self._errors += 1
+        self._errors_in_a_row[method] += 1
+        if self._errors == 1:
+            logger.error("sink %s raised in %s", self.name, method, exc_info=error)
+        if self._errors_in_a_row[method] != MAX_ERRORS_IN_A_ROW or not self._is_on:
+            return
+        if method == "write" and len(self._blamed) == 1:
+            self._errors_in_a_row[method] = 0
+            self._leave_out(self._blamed.pop())
+            return
+        self._is_on = False
+        logger.error(
+            "sink %s is switched off after %d errors in a row", self.name, MAX_ERRORS_IN_A_ROW
+        )
 
 
 class ThreadRunner(InlineRunner):
@@ -359,7 +458,7 @@ class ThreadRunner(InlineRunner):
 
     def write(self, block: AudioBlock) -> None:
         """Queue a block, which is the sinks' own."""
-        if not self.is_on:
+        if not self._is_on:
             self._refused_frames += len(block)
             return
         size = block.nbytes
@@ -385,7 +484,7 @@ class ThreadRunner(InlineRunner):
             return
         self._queue.append(lambda: self._run(method, *args))
 
-    def close(self, closing: _Closing) -> None:
+    def close(self, closing: Closing) -> None:
         """Queue the closing of a track."""
         self._queue.append(lambda: super(ThreadRunner, self).close(closing))
 
@@ -412,3 +511,67 @@ class ThreadRunner(InlineRunner):
             if is_stopping:
                 break
         self._run("stop")
+
+
+class ProcessRunner(ThreadRunner):
+    """Feeds the process of a `ProcessSink` from a thread, which alone waits for it."""
+
+    sink: ProcessSink
+
+    def __init__(
+        self, name: str, sink: ProcessSink, *, queue_bytes: int, wait_when_full: bool
+    ) -> None:
+        super().__init__(name, sink, queue_bytes=queue_bytes, wait_when_full=wait_when_full)
+        sink.label = name
+
+    @property
+    def is_on(self) -> bool:
+        """False once the sink was switched off, or its process died too often."""
+        return self._is_on and self.sink.is_on
+
+    @property
+    def errors(self) -> int:
+        """How often the sink raised, and its process ended."""
+        return self._errors + self.sink.errors
+
+    @property
+    def restarts(self) -> int:
+        """How often the sink's process was started again."""
+        return self.sink.restarts
+
+    @property
+    def frames(self) -> int:
+        """Frames that the sink has taken, or will have soon."""
+        return self._frames - self.sink.lost_frames
+
+    @property
+    def dropped_frames(self) -> int:
+        """Frames that the sink has not taken: queue full, no process, or switched off."""
+        return super().dropped_frames + self.sink.lost_frames
+
+    def hurry(self) -> None:
+        """Wait less for a process that hangs, and start none again."""
+        self.sink.hurry()
+
+    def finish(self) -> None:
+        """Wait until the process has done all, or is no more."""
+        self._queue.append(self.sink.settle)
+        super().finish()
+
+    def _take(self, block: AudioBlock) -> None:
+        if self._wait_when_full:
+            self.sink.await_restart()
+        if self.sink.is_up:
+            super()._take(block)
+        else:
+            self._skipped_frames += len(block)
+
+
+def _runner(name: str, sink: Sink, queue_bytes: int, *, wait_when_full: bool) -> InlineRunner:
+    """Return what runs a sink where it is to run."""
+    if isinstance(sink, ProcessSink):
+        return ProcessRunner(name, sink, queue_bytes=queue_bytes, wait_when_full=wait_when_full)
+    is_threaded = sink.threaded if sink.runs_in is None else sink.runs_in == "thread"
+    if is_threaded:
+        return ThreadRunner(name, sink, queue_bytes=queue_bytes, wait_when_full=wait_when_full)
+    return InlineRunner(name, sink)

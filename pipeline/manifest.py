@@ -42,6 +42,8 @@ VERSION = 1
 HIDDEN_DIGIT = "?"
 """Stands for a key that was pressed while the call was paused."""
 _MARGIN_S = 0.5
+_PARTIAL = ("interrupted", "switched_off")
+"""How often a sink's process ended during the track; whether the sink was switched off for it."""
 
 _RECORDING_RESULTS = {
     *("recording", "manifest", "channel", "offset_samples", "files", "marks", "instead_of"),
@@ -193,14 +195,15 @@ def track_entry(
     there is none), `speech` and `speech_levels_dbfs` from the sink `vad`, or else `silero` (empty
     without them); `dtmf` lists the keys that were pressed, as telephone-events and, where the sink
     `dtmf` ran, as tones in the audio, each press once. Whatever else the sinks returned stands
-    under their names. Keys that were pressed while the recording was paused are hidden.
+    under their names; `partial` names those that have not heard the whole track, and why. Keys
+    that were pressed while the recording was paused are hidden.
 
     `quality` is that of `pipeline.verdict`, `rtcp` that of `pipeline.reports`,
     there where any came, and `timeline` is there once the track is closed.
     """
     recorder = next((name for name, result in results.items() if "manifest" in result), None)
     recorded = results[recorder] if recorder else {}
-    listener = next((name for name in ("vad", "silero") if name in results), None)
+    listener = next((name for name in ("vad", "silero") if "speech" in results.get(name, ())), None)
     speech = results[listener]["speech"] if listener else ()
     in_band = results.get("dtmf", {})
     ended_unix_ns = track.opened_unix_ns + summary.last_arrival_ns - track.opened_ns
@@ -273,7 +276,11 @@ def track_entry(
         "dtmf": {"dtmf", "dtmf_dropped"},
     }
     for name, result in results.items():
-        further = {key: value for key, value in result.items() if key not in told.get(name, ())}
+        partial = {key: result[key] for key in _PARTIAL if key in result}
+        if partial:
+            entry.setdefault("partial", {})[name] = partial
+        said = {*told.get(name, ()), *partial}
+        further = {key: value for key, value in result.items() if key not in said}
         if further:
             entry.setdefault(name, further)
     return entry

@@ -28,6 +28,7 @@ class Figures:
     """By sink, like all that follow."""
     sink_dropped_frames: Mapping[str, int] = field(default_factory=dict)
     sink_errors: Mapping[str, int] = field(default_factory=dict)
+    sink_restarts: Mapping[str, int] = field(default_factory=dict)
     tracks_distributed: Mapping[str, Mapping[str, float]] = field(default_factory=dict)
     """How the figures of closed tracks are distributed, see `Distributions.counts`."""
     sink_counters: Mapping[str, Mapping[str, int]] = field(default_factory=dict)

@@ -209,6 +209,12 @@ def _sinks(total: Figures) -> Iterator[Metric]:
         "sink",
     )
     yield labelled("strep_sink_errors", "Errors that a sink raised", total.sink_errors, "sink")
+    yield labelled(
+        "strep_sink_restarts",
+        "Processes of a sink that ended and were started again",
+        total.sink_restarts,
+        "sink",
+    )
     queued = GaugeMetricFamily(
         "strep_sink_queue_bytes", "Audio that waits for a sink", labels=["sink"]
     )

@@ -191,6 +191,7 @@ class Worker:
             sink_dropped_frames={runner.name: runner.dropped_frames for runner in runners},
             sink_errors={runner.name: runner.errors for runner in runners},
             sink_counters={runner.name: dict(runner.sink.counters()) for runner in runners},
+            sink_restarts={runner.name: runner.restarts for runner in runners},
             tracks_distributed=receiver.pipeline.distributions.as_dict(),
             rtcp=dict(receiver.rtcp.counts),
             news_dropped=self._news.dropped,

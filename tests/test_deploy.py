@@ -34,6 +34,7 @@ def metric_names():
         sink_frames={"wav": 1},
         sink_dropped_frames={"wav": 1},
         sink_errors={"wav": 1},
+        sink_restarts={"wav": 1},
         sink_queue_bytes={"wav": 1},
         sink_off={"wav": 0},
         sink_counters={"wav": WavSink().counters()},

@@ -30,6 +30,8 @@ class AnalyzerSink(Sink):
     def __init__(self, analyzer: type[Analyzer], options: Mapping[str, Any] | None = None) -> None:
         self.errors = 0
         """Analysers that raised and were switched off."""
+        self.passes_memory_errors = False
+        """Whether a lack of memory is everybody's affair, and not that of one track."""
         self._analyzer = analyzer
         self._options = dict(options or {})
         self._running: dict[int, Analyzer] = {}
@@ -91,6 +93,8 @@ class AnalyzerSink(Sink):
             return None
 
     def _switch_off(self, track: Track, error: Exception) -> None:
+        if self.passes_memory_errors and isinstance(error, MemoryError):
+            raise error
         self.errors += 1
         self._running.pop(track.row, None)
         logger.error(

@@ -9,14 +9,19 @@ Order of calls: `open(track)`, any number of `write(block)`, `silence(rows, unti
 `pause` and `resume`,
 `close(track, summary)`, and at the very end one `stop()`. All calls of one sink come from one
 thread: the receive loop where `threaded` is false, else a thread of the sink's own behind a bounded
-queue. A full queue drops blocks (counted, never delaying a packet), but no `open`, `close`, `pause`
-or `resume`.
+queue; the option `run`, which every sink has, overrules it and knows a process of its own, too. A
+full queue drops blocks (counted, never delaying a packet), but no `open`, `close`, `pause` or
+`resume`.
+
+A `write` that raises is repeated row by row; a row that raises again, while another does not, is
+left out until its track is closed. Where all raise, the block is lost, and after ten such in a row
+the sink is switched off; only the track, where all ten were of one.
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
-from typing import TYPE_CHECKING, Any, ClassVar
+from typing import TYPE_CHECKING, Any, ClassVar, Literal
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -27,6 +32,10 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.block import AudioBlock, Event, Track, TrackSummary
+
+
+Place = Literal["inline", "thread", "process"]
+"""Where a sink runs: on the receive loop, in a thread or in a process of its own."""
 
 
 class SinkError(ValueError):
@@ -41,6 +50,12 @@ class Sink(ABC):
 
     threaded: ClassVar[bool] = True
     """False only for sinks so cheap that they run on the receive loop (microseconds a block)."""
+    runs_in: Place | None = None
+    """Where this one was told to run; None is as `threaded` says."""
+    own_process: ClassVar[bool] = True
+    """False for sinks that cannot run in a process of their own."""
+    blames_rows: ClassVar[bool] = True
+    """False for sinks that cannot be told a block again, row by row, when `write` has raised."""
     wake_ms: ClassVar[float] = 0
     """How long a threaded sink lets audio gather before it runs; 0 for at every tick. A sink that
     only writes to disk saves itself and the receive loop most of the waking."""

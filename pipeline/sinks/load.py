@@ -24,12 +24,14 @@ from typing import TYPE_CHECKING, Literal, get_args, get_origin, get_type_hints
 from pydantic import PydanticUserError, TypeAdapter, ValidationError
 
 from pipeline.sinks.analyzers import AnalyzerSink
-from pipeline.sinks.base import Analyzer, Sink, SinkError
+from pipeline.sinks.base import Analyzer, Place, Sink, SinkError
+from pipeline.sinks.process import ProcessSink
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping
 
 GROUP = "strep.sinks"
+_OF_ALL = ("run", "max_memory_mb")
 
 
 def load(
@@ -37,20 +39,61 @@ def load(
 ) -> Sink:
     """Make the sink `name` with `options`.
 
+    Two options are not the sink's: `run` says where it runs (`inline`, `thread`, `process`), and
+    `max_memory_mb` how much memory it may take in a process of its own; there it is made later.
     `defaults` are values for options that the sink has and that were not given. Raises SinkError
     with one sentence: no such sink, not a sink, an unknown, missing or wrong option.
     """
+    place, max_memory_mb = _place(name, options)
+    options = {key: value for key, value in options.items() if key not in _OF_ALL}
+    cls, values = _checked(name, options, defaults or {})
+    if place == "process":
+        if issubclass(cls, Sink) and not cls.own_process:
+            raise SinkError(f"sink {name!r} cannot run in a process of its own")
+        return ProcessSink(name, options, defaults or {}, max_memory_mb=max_memory_mb)
+    sink = _made(name, cls, values)
+    if place is not None:
+        sink.runs_in = place
+    return sink
+
+
+def _place(name: str, options: Mapping[str, object]) -> tuple[Place | None, int]:
+    """Return where the sink is told to run, and how much memory it may take there."""
+    place: Place | None
+    match options.get("run"):
+        case None:
+            place = None
+        case "inline" | "thread" | "process" as place:
+            pass
+        case other:
+            raise SinkError(f"sink {name!r}: run={other} is none of inline, thread and process")
+    given = options.get("max_memory_mb", 0)
+    limit = int(given) if isinstance(given, str) and given.isascii() and given.isdigit() else given
+    if isinstance(limit, bool) or not isinstance(limit, int) or limit < 0:
+        raise SinkError(f"sink {name!r}: max_memory_mb={given} is no whole number from 0 on")
+    if limit and place != "process":
+        raise SinkError(f"sink {name!r}: max_memory_mb needs run=process")
+    return place, limit
+
+
+def _checked(
+    name: str, options: Mapping[str, object], defaults: Mapping[str, object]
+) -> tuple[type[Sink | Analyzer], dict[str, object]]:
+    """Return the class and the converted values of its options."""
     cls = _find(name)
     parameters = _parameters(name, cls)
     for key in options:
         if key not in parameters:
             raise SinkError(f"sink {name!r} has no option {key!r}; {_listed(parameters)}")
-    given = {key: value for key, value in (defaults or {}).items() if key in parameters}
+    given = {key: value for key, value in defaults.items() if key in parameters}
     given |= options
     for parameter in parameters.values():
         if parameter.default is parameter.empty and parameter.name not in given:
             raise SinkError(f"sink {name!r} needs the option {_described(parameter)}")
-    values = {key: _converted(name, cls, parameters[key], given[key]) for key in given}
+    return cls, {key: _converted(name, cls, parameters[key], given[key]) for key in given}
+
+
+def _made(name: str, cls: type[Sink | Analyzer], values: dict[str, object]) -> Sink:
     if issubclass(cls, Analyzer):
         return AnalyzerSink(cls, values)
     try:

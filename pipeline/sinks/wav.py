@@ -128,6 +128,8 @@ class WavSink(Sink):
 
     threaded: ClassVar[bool] = True
     wake_ms: ClassVar[float] = 100
+    own_process: ClassVar[bool] = False  # recordings are finished by the receiver that began them
+    blames_rows: ClassVar[bool] = False  # a frame is kept once
 
     def __init__(
         self,

@@ -25,12 +25,12 @@ SUMMARY = TrackSummary(**dict.fromkeys((f.name for f in fields(TrackSummary)), 0
 SECOND_NS = 1_000_000_000
 
 
-def block(serial=0, *, frames=1):
-    """Frames of 100 bytes, recognised by their position."""
+def block(serial=0, *, frames=1, row=0):
+    """Frames of 100 bytes, recognised by their position, on rows from `row` on."""
     n = frames
     return AudioBlock(
         codec=PCMU,
-        rows=np.arange(n, dtype=np.intp),
+        rows=np.arange(row, row + n, dtype=np.intp),
         position=np.full(n, serial, np.int64),
         gap_samples=np.zeros(n, np.int64),
         lost=np.zeros(n, np.int64),
@@ -423,7 +423,9 @@ def test_sink_is_switched_off_after_10_errors_in_a_row(kind, caplog):
     [runner, _] = dispatcher.runners
     assert (runner.errors, runner.is_on) == (10, False)
     assert (runner.frames, runner.dropped_frames) == (20, 4)
-    assert bad.calls == [("start",), *[("write", serial) for serial in range(10)], ("stop",)]
+    # each block, and each of its rows
+    assert bad.all("write") == [serial for serial in range(10) for _ in range(3)]
+    assert bad.calls[-1] == ("stop",)
     assert good.all("write") == list(range(12))
     assert [record.getMessage() for record in caplog.records] == [
         "sink bad raised in write",
@@ -437,7 +439,7 @@ def test_every_frame_is_taken_or_dropped_also_when_a_sink_is_off_already(kind):
     told = threading.Event()
     with running({"bad": bad}, on_closed=lambda *_: told.set()) as dispatcher:
         for serial in range(10):
-            dispatcher.write(block(serial))
+            dispatcher.write(block(serial, row=serial % 2))
         dispatcher.close(track(), SUMMARY)
         dispatcher.tick(0)
         assert told.wait(WAIT_S)
@@ -446,6 +448,95 @@ def test_every_frame_is_taken_or_dropped_also_when_a_sink_is_off_already(kind):
         for serial in range(5):
             dispatcher.write(block(serial, frames=3))
     assert (runner.frames, runner.dropped_frames) == (10, 15)
+
+
+class FailingOnRows(Recorder):
+    """Raises where one of these rows is in the block; notes the rows of the others."""
+
+    def __init__(self, *rows):
+        super().__init__()
+        self.rows = set(rows)
+
+    def write(self, block):
+        if self.rows & set(block.rows.tolist()):
+            raise RuntimeError("this row")
+        self.note("write", block.rows.tolist())
+
+
+class ThreadedFailingOnRows(FailingOnRows):
+    threaded = True
+
+
+FAILING_ON_ROWS = pytest.mark.parametrize("kind", [FailingOnRows, ThreadedFailingOnRows])
+
+
+@FAILING_ON_ROWS
+def test_track_that_makes_a_sink_raise_is_left_out_and_the_others_go_on(kind, caplog):
+    sink = kind(1, 3)
+    with running({"sink": sink}) as dispatcher:
+        for row in range(4):
+            dispatcher.open(track(row))
+        dispatcher.write(block(frames=4))
+        for _ in range(12):
+            dispatcher.write(block(frames=4))
+        dispatcher.write(block(row=1))
+    [runner] = dispatcher.runners
+    # once as a whole, then row by row; the others together from then on
+    assert sink.all("write") == [[0], [2], *[[0, 2]] * 12]
+    assert (runner.errors, runner.is_on) == (1, True)
+    assert (runner.frames, runner.dropped_frames) == (4 + 24, 24 + 1)
+    assert [record.getMessage() for record in caplog.records] == [
+        "sink sink raised in write",
+        "sink sink is switched off for the track on row 1",
+        "sink sink is switched off for the track on row 3",
+    ]
+
+
+@FAILING_ON_ROWS
+def test_next_track_on_a_row_that_was_left_out_is_heard(kind):
+    sink, closings = kind(1), Closings()
+    with running({"sink": sink}, on_closed=closings) as dispatcher:
+        dispatcher.write(block(frames=2))
+        dispatcher.close(track(1), SUMMARY)
+        dispatcher.open(track(1, generation=1))
+        sink.event = lambda _: sink.rows.clear()
+        dispatcher.emit(event("mended"))
+        dispatcher.write(block(frames=2))
+    assert sink.all("write") == [[0], [0, 1]]
+    assert closings == [(track(1), SUMMARY, {"sink": {"switched_off": True}})]
+
+
+@FAILING_ON_ROWS
+def test_only_track_of_ten_errors_in_a_row_is_left_out_and_the_sink_stays_on(kind):
+    sink = kind(1)
+    with running({"sink": sink}) as dispatcher:
+        for _ in range(15):
+            dispatcher.write(block(row=1))
+        dispatcher.write(block(row=2))
+    [runner] = dispatcher.runners
+    assert (runner.errors, runner.frames, runner.dropped_frames) == (10, 11, 5)
+    assert runner.is_on
+    assert sink.all("write") == [[2]]
+
+
+def test_sink_that_is_broken_is_not_asked_about_each_of_its_rows():
+    sink = Failing("write")
+    with running({"sink": sink}) as dispatcher:
+        for serial in range(10):
+            dispatcher.write(block(serial, frames=1000))
+    [runner] = dispatcher.runners
+    assert (runner.errors, runner.is_on, runner.frames) == (10, False, 10_000)
+    assert len(sink.all("write")) == 10 * (1 + 10)
+
+
+def test_sink_that_cannot_be_told_twice_is_not():
+    sink = FailingOnRows(1)
+    sink.blames_rows = False
+    with running({"sink": sink}) as dispatcher:
+        for _ in range(2):
+            dispatcher.write(block(frames=2))
+    assert sink.all("write") == []
+    assert (dispatcher.runners[0].errors, dispatcher.runners[0].frames) == (2, 4)
 
 
 @FAILING
@@ -569,7 +660,7 @@ def test_end_is_told_when_a_sink_raises_or_is_off(kind):
     with running(sinks, on_closed=closings) as dispatcher:
         dispatcher.close(track(1), SUMMARY)
         for serial in range(10):
-            dispatcher.write(block(serial))
+            dispatcher.write(block(serial, row=serial % 2))
         dispatcher.close(track(2), SUMMARY)
     assert not dispatcher.runners[0].is_on
     assert sinks["bad"].all("close") == [1]
@@ -730,7 +821,7 @@ def test_a_sink_that_only_ever_fails_to_write_is_switched_off_between_ticks():
     dispatcher = Dispatcher({"sink": WriteFails()})
     dispatcher.start()
     for i in range(12):
-        dispatcher.write(block(i))
+        dispatcher.write(block(i, row=i % 2))
         dispatcher.tick(i * 300_000_000)
     runner = dispatcher.runners[0]
     assert (runner.is_on, runner.errors, runner.dropped_frames) == (False, 10, 2 * len(block(0)))
