@@ -27,7 +27,7 @@ def test_demo_shows_a_recorded_call(tmp_path, capsys):
     assert (call["from"], call["to"]) == ("+15550100001", "+15550199999")
     assert (call["direction"], call["state"]) == ("outgoing", "hangup")
     # the fork begins a moment after the answer
-    assert 2 * 1060 < outcome["sent"] + outcome["dropped"] <= 2 * 1095
+    assert 2 * 1030 < outcome["sent"] + outcome["dropped"] <= 2 * 1095
     assert 20 <= outcome["dropped"] <= 24
     tracks = {track["direction"]: track for track in outcome["tracks"]}
     assert set(tracks) == {"inbound", "outbound"}
