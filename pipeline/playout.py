@@ -26,7 +26,7 @@ segment begins, at position 0.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 import numpy as np
@@ -92,16 +92,6 @@ class _Places:
     """Which begin another relation of the timestamps to the arrivals."""
 
 
-@dataclass(slots=True)
-class _Waiting:
-    """What has come on a track since a frame came far too late."""
-
-    since_ns: int
-    """Arrival of that frame."""
-    timestamp: int
-    released: list[Released] = field(default_factory=list)
-
-
 class Playout(RowState):
     """Media time of all tracks by row.
 
@@ -120,6 +110,9 @@ class Playout(RowState):
         "silence_samples": (np.int64, 0),
         "realignments": (np.int64, 0),
         "needs_care": (np.bool_, False),
+        "waits_since_ns": (np.int64, 0),
+        "waits_timestamp": (np.int64, 0),
+        "waits_packets": (np.int64, 0),
     }
     end: NDArray[np.int64]
     """Position of the end of the last audio frame, in samples; 0 before the first."""
@@ -138,6 +131,12 @@ class Playout(RowState):
     """Frames whose timestamps did not tell where they stand."""
     needs_care: NDArray[np.bool_]
     """Whether something is remembered that the next audio frame must be told."""
+    waits_since_ns: NDArray[np.int64]
+    """Arrival of the frame that waits for the verdict, where one does."""
+    waits_timestamp: NDArray[np.int64]
+    """That frame's timestamp."""
+    waits_packets: NDArray[np.int64]
+    """Packets that wait, that frame included; 0 where none does."""
 
     def __init__(
         self,
@@ -165,9 +164,10 @@ class Playout(RowState):
         self._has_other_rates = False
         self._restarted: set[int] = set()
         """Rows whose next audio frame begins a new sequence."""
-        self._waiting: dict[int, _Waiting] = {}
-        """Rows that wait for the verdict on a frame that came far too late."""
+        self._waiting: list[Released] = []
+        """What has come on rows that wait for the verdict on a frame that came far too late."""
         self._waiting_in_all = 0
+        """How many packets these are."""
         self._stopped: set[int] = set()
         """Rows whose sender had stopped: the next audio frame stands where its arrival says."""
         self._stalled: set[int] = set()
@@ -180,15 +180,14 @@ class Playout(RowState):
 
     def renew(self, row: int) -> None:
         """Set one row to the fresh values."""
+        if self.waits_packets[row]:
+            self._take_waiting(np.array([row]))
         super().renew(row)
         self.losses.pop(row, None)
         self._pending_lost.pop(row, None)
         self._restarted.discard(row)
         self._stopped.discard(row)
         self._stalled.discard(row)
-        waiting = self._waiting.pop(row, None)
-        if waiting is not None:
-            self._waiting_in_all -= len(waiting.released)
 
     def play(self, released: Released) -> Iterator[AudioBlock]:
         """Yield the audio of released packets as blocks, each valid until the next is asked for.
@@ -197,10 +196,9 @@ class Playout(RowState):
         tells the length of the gap that they leave.
         """
         if self._waiting:
-            is_waiting = np.isin(released.packets.rows, list(self._waiting))
+            is_waiting = self.waits_packets.take(released.packets.rows) > 0
             if is_waiting.any():
-                for i in np.flatnonzero(is_waiting).tolist():
-                    yield from self._wait(released.take(np.array([i])))
+                yield from self._wait(released.take(np.flatnonzero(is_waiting)))
                 released = released.take(np.flatnonzero(~is_waiting))
         packets = released.packets
         if not len(packets):
@@ -248,14 +246,15 @@ class Playout(RowState):
 
         All packets that arrived more than `reorder_ns` before `now_ns` have been played.
         """
-        for row, waiting in list(self._waiting.items()):
-            if now_ns - waiting.since_ns > VERDICT_NS + reorder_ns:
-                yield from self._settle(row, is_burst=False)
+        if self._waiting:
+            before_ns = now_ns - VERDICT_NS - reorder_ns
+            over = np.flatnonzero((self.waits_packets > 0) & (self.waits_since_ns < before_ns))
+            yield from self._settle(over, is_burst=False)
 
     def close(self, row: int) -> Iterator[AudioBlock]:
         """Yield what waits on a row, as if its time were over."""
-        while row in self._waiting:
-            yield from self._settle(row, is_burst=False)
+        while self.waits_packets[row]:
+            yield from self._settle(np.array([row]), is_burst=False)
 
     def overdue(
         self, now_ns: int, after_ns: int
@@ -414,47 +413,80 @@ class Playout(RowState):
     def _begin_waiting(
         self, packets: Packets, lost: NDArray[np.int64] | None, which: NDArray[np.intp]
     ) -> None:
-        for i in which.tolist():
-            one = packets.take(np.array([i])).copy()
-            row, arrival_ns = int(one.rows[0]), int(one.arrival_ns[0])
-            waiting = _Waiting(arrival_ns, int(one.timestamp[0]))
-            waiting.released.append(Released(one, None if lost is None else lost[i : i + 1].copy()))
-            self._waiting[row] = waiting
-            self._waiting_in_all += 1
-            self.needs_care[row] = True
+        """Let frames wait, of rows of which none does."""
+        first = Released(packets, lost).take(which)
+        rows = first.packets.rows
+        self.waits_since_ns[rows] = first.packets.arrival_ns
+        self.waits_timestamp[rows] = first.packets.timestamp
+        self.needs_care[rows] = True
+        self._keep(first)
+
+    def _keep(self, released: Released) -> None:
+        self._waiting.append(replace(released, packets=released.packets.copy()))
+        self._waiting_in_all += len(released.packets)
+        self.waits_packets[released.packets.rows] += 1
 
     def _wait(self, released: Released) -> Iterator[AudioBlock]:
-        """Take a packet of a row that waits, and yield all when it brings the verdict."""
-        one = released.packets
-        row, arrival_ns = int(one.rows[0]), int(one.arrival_ns[0])
-        waiting = self._waiting[row]
-        elapsed_ns = arrival_ns - waiting.since_ns
-        if (
-            elapsed_ns > VERDICT_NS
-            or released.restarted
-            or self._waiting_in_all >= MAX_WAITING_IN_ALL
-        ):
-            yield from self._settle(row, is_burst=False)
-            yield from self.play(released)
-            return
-        lost = None if released.lost is None else released.lost.copy()
-        waiting.released.append(Released(one.copy(), lost))
-        self._waiting_in_all += 1
-        told = distance32(int(one.timestamp[0]), waiting.timestamp)
-        known = self.decoders.format_of(row, int(one.payload_type[0]))
-        clock_hz = int(self.rate_hz[row]) if known is None else known.clock_hz
-        caught_up_ns = told * SECOND_NS // clock_hz - elapsed_ns
-        is_burst = caught_up_ns >= CATCH_UP_NS
-        if is_burst or len(waiting.released) >= MAX_WAITING:
-            yield from self._settle(row, is_burst=is_burst)
+        """Take packets of rows that wait, and yield all of those for which it brings the verdict.
 
-    def _settle(self, row: int, *, is_burst: bool) -> Iterator[AudioBlock]:
-        """Yield what has waited: as its timestamps say, or else as its arrival says."""
-        waiting = self._waiting.pop(row)
-        self._waiting_in_all -= len(waiting.released)
-        (self._stalled if is_burst else self._stopped).add(row)
-        for released in waiting.released:
+        What is too much for `MAX_WAITING_IN_ALL` is the verdict on all that wait with it.
+        """
+        packets = released.packets
+        elapsed_ns = packets.arrival_ns - self.waits_since_ns.take(packets.rows)
+        over = elapsed_ns > VERDICT_NS
+        if released.restarted or self._waiting_in_all + len(packets) > MAX_WAITING_IN_ALL:
+            over[:] = True
+        if over.any():
+            yield from self._settle(packets.rows[over], is_burst=False)
+            yield from self.play(released.take(np.flatnonzero(over)))
+            released, elapsed_ns = released.take(np.flatnonzero(~over)), elapsed_ns[~over]
+            packets = released.packets
+        if not len(packets):
+            return
+        self._keep(released)
+        rows = packets.rows
+        told = distance32(packets.timestamp, self.waits_timestamp.take(rows))
+        caught_up_ns = told * SECOND_NS // self._clocks_hz(packets) - elapsed_ns
+        is_burst = caught_up_ns >= CATCH_UP_NS
+        is_full = ~is_burst & (self.waits_packets.take(rows) >= MAX_WAITING)
+        yield from self._settle(rows[is_burst], is_burst=True)
+        yield from self._settle(rows[is_full], is_burst=False)
+
+    def _clocks_hz(self, packets: Packets) -> NDArray[np.int64]:
+        """Return the RTP clock of each packet; that of its track's audio where it is not known."""
+        clocks_hz = self.rate_hz.take(packets.rows)
+        for i in np.flatnonzero(_CODEC_OF.take(packets.payload_type) == _NO_CODEC).tolist():
+            row, payload_type = int(packets.rows[i]), int(packets.payload_type[i])
+            known = self.decoders.format_of(row, payload_type)
+            if known is not None:
+                clocks_hz[i] = known.clock_hz
+        return clocks_hz
+
+    def _settle(self, rows: NDArray[np.intp], *, is_burst: bool) -> Iterator[AudioBlock]:
+        """Yield what has waited on rows: as its timestamps say, or else as its arrival says."""
+        if not len(rows):
+            return
+        waited = self._take_waiting(rows)
+        (self._stalled if is_burst else self._stopped).update(rows.tolist())
+        for released in waited:
             yield from self.play(released)
+
+    def _take_waiting(self, rows: NDArray[np.intp]) -> list[Released]:
+        """Return what waits on rows, in its order, and let nothing wait there."""
+        is_meant = np.zeros(self.rows, np.bool_)
+        is_meant[rows] = True
+        taken, kept = [], []
+        for released in self._waiting:
+            which = is_meant.take(released.packets.rows)
+            if which.any():
+                taken.append(released.take(np.flatnonzero(which)))
+                released = released.take(np.flatnonzero(~which))  # noqa: PLW2901 -- the rest of it
+            if len(released.packets):
+                kept.append(released)
+        self._waiting = kept
+        self._waiting_in_all -= int(self.waits_packets[rows].sum())
+        self.waits_packets[rows] = 0
+        return taken
 
     # -- segments
 
