@@ -17,6 +17,9 @@ TRACKS = (100, 1000, 4000)
 SECONDS, QUICK_SECONDS = 20.0, 3.0
 PERCENTILES = ("p50_ms", "p99_ms", "max_ms")
 
+AFTER_PAUSE_S = 0.5
+"""What is left out behind the pause between the opening of the tracks and the load."""
+
 
 def run(context: Context) -> Report:
     seconds = context.seconds or (QUICK_SECONDS if context.quick else SECONDS)
@@ -31,11 +34,13 @@ def _measured(context: Context, tracks: int, seconds: float) -> tuple[dict[str, 
     traffic = Traffic(tracks=tracks)
     source = measure.Source(traffic, core=sending_core)
     found = context.scratch / f"latency-{tracks}.json"
-    # the probe stands behind the VAD, and does not look at the packets that open the tracks
-    probe = f"bench.probes:LatencySink:path={found},skip_frames={measure.warm_up_packets(traffic)}"
+    # The probe stands behind the VAD. It does not look at the packets that open the tracks, nor at
+    # those behind the pause that follows: they wait to be told from a network that had stalled.
+    skipped = measure.warm_up_packets(traffic) + round(traffic.total_pps * AFTER_PAUSE_S)
+    probe = f"bench.probes:LatencySink:path={found},skip_frames={skipped}"
     with receivers.Daemon(["vad", probe], context.scratch, core=receiving_core) as daemon:
         measure.warm_up(daemon, source)
-        done = measure.measure(daemon, source, round(traffic.total_pps * seconds))
+        done = measure.measure(daemon, source, round(traffic.total_pps * (seconds + AFTER_PAUSE_S)))
     return {"tracks": tracks, **json.loads(found.read_text()), **done.as_dict()}, done
 
 

@@ -10,7 +10,6 @@ import math
 import shutil
 from dataclasses import dataclass
 from functools import partial
-from importlib.metadata import entry_points
 from typing import TYPE_CHECKING, Any
 
 from bench import machine, measure, receivers
@@ -38,10 +37,19 @@ until it holds."""
 
 
 def sink_sets(*, quick: bool) -> dict[str, tuple[str, ...]]:
-    """Return the sinks that are measured, by the name of the set; `all` is all that ship."""
-    every = tuple(sorted(entry_points(group="strep.sinks").names))
-    sets = {"none": (), "vad": ("vad",), "wav": ("wav",), "all": every}
-    return {name: sets[name] for name in ("none", "vad")} if quick else sets
+    """Return the sinks that are measured, by the name of the set.
+
+    `analysis` is all that needs no extra, `all` that and what writes.
+    """
+    analysis = ("vad", "dtmf", "conversation")
+    sets = {
+        "none": (),
+        "vad": ("vad",),
+        "analysis": analysis,
+        "wav": ("wav",),
+        "all": (*analysis, "wav", "log"),
+    }
+    return {name: sets[name] for name in ("none", "vad", "analysis")} if quick else sets
 
 
 @dataclass(frozen=True, slots=True)
