@@ -171,6 +171,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             reorder_ms=arguments.reorder_ms,
             burst_ms=arguments.burst_ms,
             seed=arguments.seed,
+            pause_samples=arguments.pause_samples,
         )
         if not arguments.anywhere and not is_loopback(host):
             parser.error(f"{host} is not on this machine; --anywhere sends there all the same")
@@ -218,6 +219,7 @@ def _parser() -> argparse.ArgumentParser:
         help="how long (default 30)")  # fmt: skip
     add("--burst-ms", type=float, default=0.0, metavar="MS",
         help="send what is due within so long at once (default 0: do not)")  # fmt: skip
+    add("--pause-samples", type=int, default=0, help="silence before, told by timestamps")
     add("--seed", type=int, default=usual.seed, help="of ids, voices, loss and order")
     add("--cpu", type=int, metavar="N", help="run on this core only")
     add("--method", choices=get_args(Method), help="default: the fastest that there is")

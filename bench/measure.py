@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from bench import accounting, machine
 from bench.receivers import ROOT
+from bench.traffic import FRAME_SAMPLES, SAMPLE_RATE_HZ
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -119,6 +120,8 @@ class Source:
         self._method = method
         self._core = core
         self._next = 0
+        self._begun_s: float | None = None
+        self._pause_samples = 0
 
     def send(self, receiver: Receiver, packets: int, *, rate_pps: float | None = None) -> Load:
         """Send so many packets; `rate_pps` (of all tracks) instead of the traffic's own rate."""
@@ -137,7 +140,7 @@ class Source:
             "--first", str(self._next), "--packets", str(packets), "--sides", str(traffic.sides),
             "--loss", str(traffic.loss), "--reorder", str(traffic.reorder),
             "--reorder-ms", str(traffic.reorder_ms), "--burst-ms", str(traffic.burst_ms),
-            "--seed", str(traffic.seed),
+            "--seed", str(traffic.seed), "--pause-samples", str(self._pause()),
         ]  # fmt: skip
         if traffic.wrapping == "rtp":
             command.append("--rtp")
@@ -148,6 +151,16 @@ class Source:
         if self._core is not None:
             command += ["--cpu", str(self._core)]
         return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+
+    def _pause(self) -> int:
+        """Return by how much the timestamps have to catch up with the clock, as real ones do."""
+        now_s = time.monotonic()
+        if self._begun_s is None:
+            self._begun_s = now_s
+        told = self._next // self.traffic.tracks * FRAME_SAMPLES
+        behind = round((now_s - self._begun_s) * SAMPLE_RATE_HZ) - told
+        self._pause_samples = max(self._pause_samples, behind)
+        return self._pause_samples
 
     def finish(self, process: subprocess.Popen[bytes], timeout_s: float) -> Load:
         """Wait for a sender that was started and return its report. Raises `LoadError`."""

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
 Wrapping = Literal["strep", "rtp"]
 
+SAMPLE_RATE_HZ = 8000
 FRAME_SAMPLES = 160
 """20 ms of G.711, whatever the rate: a faster rate is a call in fast motion."""
 REAL_TIME_PPS = 50.0
@@ -50,6 +51,8 @@ class Traffic:
     burst_ms: float = 0.0
     """Packets that are due within so long leave together at its end; 0 for each by itself."""
     seed: int = 1
+    pause_samples: int = 0
+    """Silence before the first packet of this stretch, which the timestamps tell."""
 
     def __post_init__(self) -> None:
         for name, low, high in (
@@ -136,6 +139,7 @@ class PacketWriter:
         ]
         self._voices = np.concatenate(voices)
         self._frames = len(voices[0])
+        self._pause_samples = traffic.pause_samples
         track = np.arange(tracks)
         self._voice = (track % sides & 1) * self._frames
         self._begin = random.integers(self._frames, size=calls)[track // sides]
@@ -149,7 +153,8 @@ class PacketWriter:
         number, track = np.divmod(index, len(self._headers))
         at, rtp = self._headers.shape[1], self._rtp
         sequence = (self._first_sequence[track] + number).astype(">u2")
-        timestamp = (self._first_timestamp[track] + FRAME_SAMPLES * number).astype(">u4")
+        elapsed = FRAME_SAMPLES * number + self._pause_samples
+        timestamp = (self._first_timestamp[track] + elapsed).astype(">u4")
         out[:, :at] = self._headers[track]
         out[:, rtp + 2 : rtp + 4] = sequence.view(np.uint8).reshape(-1, 2)
         out[:, rtp + 4 : rtp + 8] = timestamp.view(np.uint8).reshape(-1, 4)
