@@ -1,10 +1,19 @@
-"""The two ways of the hot loops: compiled, and in NumPy."""
+"""The two ways of the hot loops, compiled and in NumPy; and how long hypothesis looks."""
 
 from __future__ import annotations
 
+import os
+
 import pytest
+from hypothesis import settings
 
 import strep_kernel
+
+# Half of the usual examples, so that all tests take minutes; the fuzz targets look for longer, and
+# so does HYPOTHESIS_PROFILE=thorough.
+settings.register_profile("quick", max_examples=50)
+settings.register_profile("thorough", max_examples=1000)
+settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))
 
 
 @pytest.fixture(scope="module", params=["compiled", "numpy"])

@@ -97,6 +97,10 @@ def test_nothing_that_was_said_in_a_pause_is_kept(tmp_path, capsys, monkeypatch,
             worker = json.load(answer)["calls"][0]["worker"]
         with urllib.request.urlopen(f"http://{serve.http}/healthz", timeout=5) as answer:
             pid = json.load(answer)["workers"][worker]["pid"]
+        serve.wait_until(
+            lambda: any(p.stat().st_size >= 94 + 4 * 3200 for p in tmp_path.glob("*.part")),
+            "what came before the pause is on disk",
+        )
         os.kill(pid, signal.SIGKILL)
         call.send(serve, 40, 60)
         serve.wait_for("strep_packets_total", 120)
