@@ -63,7 +63,7 @@ def recording(folder, call_leg_id):
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_running_calls_finish_and_new_ones_are_refused(tmp_path, workers):
-    arguments = ("--workers", workers, "--drain-timeout-s", "60", "--idle-timeout-s", "1")
+    arguments = ("--workers", workers, "--drain-timeout-s", "60", "--idle-timeout-s", "3")
     with Serve(tmp_path, *arguments) as serve:
         send(serve, RUNNING, 0, 20)
         send(serve, ALSO_RUNNING, 0, 20)
