@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 import uvloop
 
-from strep.sender import _send, send_paced
+from strep.sender import MAX_BURST, _send, send_paced
 
 
 @pytest.fixture(params=[asyncio.new_event_loop, uvloop.new_event_loop], ids=["asyncio", "uvloop"])
@@ -120,19 +120,19 @@ def test_refused_datagrams_are_counted_and_the_rest_still_sent(run, closed_port)
 
 
 def test_listener_that_comes_late_gets_what_is_sent_from_then_on(run, closed_port):
+    datagrams = [bytes([number]) for number in range(MAX_BURST + 2)]
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
         udp.setblocking(False)
 
         def listen(sent):
-            if sent == 2:
+            if sent == MAX_BURST:
                 udp.bind(closed_port)
 
         report = run(
-            send_paced([b"1", b"2", b"3", b"4"], [0.0, 0.01, 0.02, 0.03], closed_port,
-                       progress=listen)
-        )  # fmt: skip
-        assert [datagram for datagram, _ in received(udp)] == [b"3", b"4"]
-    assert (report.sent, report.refused) == (4, 2)
+            send_paced(datagrams, np.zeros(len(datagrams)), closed_port, progress=listen)
+        )
+        assert [datagram for datagram, _ in received(udp)] == datagrams[MAX_BURST:]
+    assert (report.sent, report.refused) == (MAX_BURST + 2, MAX_BURST)
 
 
 class FullBuffer(socket.socket):
