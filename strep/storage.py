@@ -69,6 +69,9 @@ def _lock(path: Path) -> FileIO:
     real = path.resolve()
     try:
         real.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise StoreError(f"{path}: its folder cannot be made: {error.strerror}") from None
+    try:
         file = real.with_name(f"{real.name}.lock").open("ab+", buffering=0)
     except OSError as error:
         raise StoreError(f"{path}: cannot be locked: {error.strerror}") from None

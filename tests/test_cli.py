@@ -408,7 +408,35 @@ def test_replay_says_when_nobody_listens(capsys, capture):
 def test_replay_refuses_a_wrong_speed(capsys, capture, speed):
     code, _, err = strep(capsys, "replay", capture, "--to", "127.0.0.1:9", "--speed", speed)
     assert code == 2
-    assert "--speed" in err
+    assert "--speed" in one_line(err)
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        (("--bogus",), "strep: error: unrecognized arguments: --bogus"),
+        (("calls", "show", "1", "-x"), "strep calls show: error: unrecognized arguments: -x"),
+        (("analyze",), "strep analyze: error: the following arguments are required: CAPTURE"),
+        (("call", "dial", "--bogus"), "strep call dial: error: unrecognized arguments: --bogus"),
+    ],
+)
+def test_wrong_arguments_are_one_line(capsys, arguments, message):
+    code, out, err = strep(capsys, *arguments)
+    command = message.partition(":")[0]
+    assert (code, out, one_line(err)) == (2, "", f"{message} (see {command} --help)")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="needs a device that is always full")
+def test_an_output_that_is_full_is_one_line(capture):
+    with Path("/dev/full").open("w") as full:
+        done = subprocess.run(
+            [sys.executable, "-m", "strep", "analyze", capture],
+            stdout=full, stderr=subprocess.PIPE, text=True, check=False,
+        )  # fmt: skip
+    assert done.returncode == 1
+    assert one_line(done.stderr) == (
+        "strep: standard output cannot be written: No space left on device"
+    )
 
 
 def test_an_output_that_is_closed_early_is_no_traceback(capture):

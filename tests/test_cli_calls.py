@@ -360,6 +360,7 @@ def test_help_has_an_example(capsys, command):
     [
         ({}, "recordings"),
         ({"STREP_RECORDINGS": "elsewhere"}, "elsewhere"),
+        ({"STREP_RECORDINGS": "elsewhere", "STREP_CONTROL_MAX_FORKS": "9"}, "elsewhere"),
         ({"STREP_CONFIG": "strep.toml"}, "from-file"),
         ({"STREP_DATABASE": "named/strep.db", "STREP_CONFIG": "strep.toml"}, "named"),
         ({"STREP_DATABASE": "auto", "STREP_CONFIG": "strep.toml"}, "from-file"),

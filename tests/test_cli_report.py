@@ -94,7 +94,8 @@ def test_call_whose_files_have_gone_is_shown_by_what_the_database_knows(capsys, 
     [
         (("gone.json",), "cannot read gone.json: No such file or directory"),
         (("gone.wav",), "cannot read gone.json: No such file or directory"),
-        (("ffff",), "there is no call ffff"),
+        (("ffff",), "'ffff' is no file or folder, nor the id of a call: there is no call ffff"),
+        (("../strep.db",), "../strep.db is neither a manifest, a recording nor a folder of them"),
         ((".",), "holds no manifest of a recorded call"),
         ((".", "--max-audio-mb", "x"), "'x' is not a number of megabytes from 0 to 1000"),
         ((".", "--max-audio-mb", "nan"), "'nan' is not a number of megabytes from 0 to 1000"),
@@ -107,4 +108,4 @@ def test_what_is_wrong_is_said_in_one_line(capsys, call, tmp_path, monkeypatch, 
     code, out, err = strep(capsys, "report", *arguments, "--database", tmp_path / "strep.db")
     assert (code, out) == (2, "")
     assert message in err
-    assert "Traceback" not in err
+    assert (err.count("\n"), "Traceback" in err) == (1, False)

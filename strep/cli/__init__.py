@@ -10,17 +10,19 @@ others could not do, such as a carrier that is down, with exit code 1.
 
 from __future__ import annotations
 
-import argparse
+import errno
 import os
 import sys
 from typing import TYPE_CHECKING, NoReturn
 
 from strep import __version__
 from strep.cli import analyze, call, calls, demo, fork, replay, report, serve, simulate
+from strep.cli.arguments import Parser
 from strep.cli.errors import FailureError, WrongInputError
 from strep.cli.output import err, safe
 
 if TYPE_CHECKING:
+    import argparse
     from collections.abc import Sequence
 
 COMMANDS = (serve, analyze, replay, calls, report, call, fork, simulate, demo)
@@ -38,18 +40,35 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         _parser().print_help()
         sys.exit(EXIT_INPUT)
     try:
-        arguments.command(arguments)
+        _run(arguments)
     except KeyboardInterrupt:
         sys.exit(130)
     except BrokenPipeError:
         # the reader of our output has gone: nothing is left to say, not even at exit
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-        sys.exit(1)
+        _silence_output()
+        sys.exit(EXIT_FAILURE)
     except FailureError as error:
         _end(error, EXIT_FAILURE)
     except _input_errors() as error:
         _end(error, EXIT_INPUT)
+    except OSError as error:
+        if error.errno != errno.ENOSPC or error.filename is not None:
+            raise
+        _silence_output()
+        _end(FailureError(f"standard output cannot be written: {error.strerror}"), EXIT_FAILURE)
     sys.exit(0)
+
+
+def _run(arguments: argparse.Namespace) -> None:
+    """Carry out the command, and have all that it printed written."""
+    arguments.command(arguments)
+    if sys.stdout is not None and not sys.stdout.closed:
+        sys.stdout.flush()
+
+
+def _silence_output() -> None:
+    """Let what is still to be printed go nowhere, where standard output cannot be written."""
+    os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
 
 
 def _end(error: Exception, code: int) -> NoReturn:
@@ -81,8 +100,8 @@ def _input_errors() -> tuple[type[Exception], ...]:
     )
 
 
-def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+def _parser() -> Parser:
+    parser = Parser(
         prog="strep",
         description="Receive forked call media (STREP or plain RTP) and turn it into recordings, "
         "speech marks and statistics.",

@@ -3,10 +3,10 @@
 from __future__ import annotations
 
 import argparse
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NoReturn
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
 SINK_HELP = (
     "what is done with the audio: wav, vad, dtmf, log, another installed sink, or "
@@ -17,6 +17,23 @@ PAYLOAD_TYPES_HELP = (
     "what dynamic RTP payload types stand for: 96=opus,97=L16/16000; all but L16 and G.711 need "
     "strep[codecs]"
 )
+
+
+class Parser(argparse.ArgumentParser):
+    """A parser that says in one line what is wrong, and of which command it is."""
+
+    def parse_known_args(  # type: ignore[override]  # what is not known is wrong here
+        self, args: Sequence[str] | None = None, namespace: argparse.Namespace | None = None
+    ) -> tuple[argparse.Namespace, list[str]]:
+        """Parse, and end where something is left."""
+        parsed, rest = super().parse_known_args(args, namespace)
+        if rest:
+            self.error(f"unrecognized arguments: {' '.join(rest)}")
+        return parsed, rest
+
+    def error(self, message: str) -> NoReturn:
+        """End with one line."""
+        self.exit(2, f"{self.prog}: error: {message} (see {self.prog} --help)\n")
 
 
 def add_command(
@@ -40,9 +57,12 @@ def add_command(
 
 def speed(text: str) -> float:
     """Read a speed in times real time, for argparse."""
-    value = float(text)
+    try:
+        value = float(text)
+    except ValueError:
+        value = 0.0
     if not value > 0:
-        raise argparse.ArgumentTypeError(f"{text} is not a speed above 0")
+        raise argparse.ArgumentTypeError(f"{text!r} is not a speed above 0, such as 4, or inf")
     return value
 
 

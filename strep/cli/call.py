@@ -8,7 +8,7 @@ import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from strep.cli.arguments import add_command, seconds
+from strep.cli.arguments import Parser, add_command, seconds
 from strep.cli.errors import FailureError, WrongInputError
 from strep.cli.output import print_json, print_plain
 
@@ -80,7 +80,7 @@ def _parser(kind: type[Command]) -> argparse.ArgumentParser:
 
     sample = SAMPLES.get(kind.name, "v3:CALL")
     takes_call = "{call_control_id}" in kind.path
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog=f"strep call {kind.name}",
         allow_abbrev=False,
         usage=f"%(prog)s {'CALL ' if takes_call else ''}[OPTION ...]",

@@ -172,7 +172,9 @@ def _database(flag: Path | None) -> Path:
 
     if flag is not None:
         return flag
-    file = config.load(None, os.environ, {}).database_file
+    # without the settings of [control]: those of `strep call` are not enough for a daemon
+    environ = {k: v for k, v in os.environ.items() if not k.startswith("STREP_CONTROL_")}
+    file = config.load(None, environ, {}).database_file
     if file is None:
         raise config.ConfigError("no database is kept (database: none): name one with --database")
     return file

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from strep.cli.arguments import add_command, speed
-from strep.cli.output import err, out, print_json, progress, warn
+from strep.cli.output import err, print_json, print_plain, progress, warn
 
 if TYPE_CHECKING:
     import argparse
@@ -50,7 +50,10 @@ def run(arguments: argparse.Namespace) -> None:
     from strep import replay  # noqa: PLC0415 -- other commands start without these
     from strep.config import ConfigError, parse_address  # noqa: PLC0415
 
-    to = parse_address(arguments.to)
+    try:
+        to = parse_address(arguments.to)
+    except ConfigError as error:
+        raise ConfigError(f"--to: {error}") from None
     loaded = replay.load(arguments.capture, arguments.wrapping)
     if loaded.cut:
         warn(loaded.cut)
@@ -77,10 +80,8 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.json:
         print_json(outcome, indent=None)
         return
-    out.print(
-        f"sent {report.sent} packets of {loaded.streams} streams in {report.duration_s:.1f} s"
-        f"; {loaded.skipped} datagrams of the capture are no RTP",
-        highlight=False,
-    )
+    streams = "1 stream" if loaded.streams == 1 else f"{loaded.streams} streams"
+    skipped = f"; {loaded.skipped} datagrams of the capture are no RTP" if loaded.skipped else ""
+    print_plain(f"sent {report.sent} packets of {streams} in {report.duration_s:.1f} s{skipped}")
     if report.refused:
         err.print(f"nobody listens on {arguments.to}: {report.refused} refused", style="yellow")

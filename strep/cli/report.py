@@ -102,11 +102,23 @@ def _find(arguments: argparse.Namespace) -> tuple[list[Source], str, Path]:
             what = "1 JSON file" if len(others) == 1 else f"{len(others)} JSON files"
             warn(f"{what} in {path} left out: no manifest of a recorded call, as {others[0]}")
         return sources, f"Calls in {path.resolve().name or path}", path / "report.html"
-    if path.exists() or path.suffix in SUFFIXES:
+    if path.suffix in SUFFIXES:
         sources, _ = from_path(path)
         return sources, "Call", path.with_suffix(".html")
-    with open_store(arguments.database) as store:
-        details = store.details(arguments.what)
+    if path.exists():
+        raise WrongInputError(
+            f"{path} is neither a manifest, a recording nor a folder of them;"
+            " those of a capture are made by strep analyze --out"
+        )
+    from strep.store import StoreError  # noqa: PLC0415 -- other commands start without it
+
+    try:
+        with open_store(arguments.database) as store:
+            details = store.details(arguments.what)
+    except StoreError as error:
+        raise WrongInputError(
+            f"{arguments.what!r} is no file or folder, nor the id of a call: {error}"
+        ) from None
     call_leg_id = details.overview.call.call_leg_id
     return from_database(details), "Call", Path(f"{call_leg_id}.html")
 

@@ -127,7 +127,10 @@ def run(arguments: argparse.Namespace) -> None:
     if arguments.exit_when_done and not settings.traffic.calls:
         raise ConfigError("--exit-when-done needs calls that come in by themselves: --calls")
     folder = Path() if arguments.scenario is None else arguments.scenario.parent
-    http = parse_address(arguments.http)
+    try:
+        http = parse_address(arguments.http)
+    except ConfigError as error:
+        raise ConfigError(f"--http: {error}") from None
 
     async def simulate() -> None:
         simulator = Simulator(

@@ -97,7 +97,7 @@ def _read(path: Path) -> Source:
     except OSError as error:
         raise ReportError(f"cannot read {path}: {error.strerror}") from error
     except (ValueError, RecursionError) as error:
-        raise ReportError(f"{path} is not a manifest of a recorded call ({error!r})") from error
+        raise ReportError(f"{path} is not a manifest of a recorded call: it is no JSON") from error
     if not _is_manifest(manifest):
         raise ReportError(f"{path} is not a manifest of a recorded call")
     return Source(manifest, path.parent)

@@ -388,7 +388,7 @@ class Timeline {
     const digits = step < 1 ? 1 : 0;
     for (let n = Math.ceil(this.from / step - 1e-9); n * step <= this.to + 1e-9; n++) {
       const x = this.x(n * step), anchor = x < 20 ? "start" : x > this.width - 24 ? "end" : "middle";
-      this.axis.append(s("line", { class: "tick", x1: x, x2: x, y1: 0, y2: 5 }), s("text", { class: "ticktext", x, y: 19, "text-anchor": anchor }, clock(n * step, digits)));
+      this.axis.append(s("line", { class: "tick", x1: x, x2: x, y1: 0, y2: 5 }), s("text", { class: "ticktext", x: x < 20 ? x + 4 : x, y: 19, "text-anchor": anchor }, clock(n * step, digits)));
     }
     this.axis.setAttribute("aria-hidden", "true");
   }

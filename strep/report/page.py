@@ -7,9 +7,11 @@ The page's own policy lets no other script run than ours, and nothing be loaded 
 from __future__ import annotations
 
 import base64
+import errno
 import hashlib
 import html
 import json
+import os
 import re
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
@@ -136,6 +138,8 @@ def _add_waves(view: View, columns: int, outcome: Outcome) -> None:
             lanes, end_s = waves(own, columns)
         except (OSError, soundfile.LibsndfileError) as error:
             reason = getattr(error, "strerror", None) or getattr(error, "error_string", str(error))
+            if not path.exists():  # which libsndfile calls a system error
+                reason = os.strerror(errno.ENOENT)
             outcome.problems.append(f"cannot read {path}: {reason}")
             view.document["note"] = f"The recording {path.name} could not be read: {reason}"
             view.recordings = [placed for placed in view.recordings if placed.path != path]

@@ -100,7 +100,7 @@ def test_ready_file_has_all_that_a_script_needs(tmp_path):
         (["--webhook-fault", "x:y"], ("--webhook-fault x:y: kind: 'y' is not late, twice, swapped, "
                                      "bad_signature, stale or lost")),
         (["--http", "x"],
-         "'x' is not HOST:PORT (such as 0.0.0.0:9000 or [::1]:9000, ports 0 to 65535)"),
+         "--http: 'x' is not HOST:PORT (such as 0.0.0.0:9000 or [::1]:9000, ports 0 to 65535)"),
         (["--exit-when-done"],
          "--exit-when-done needs calls that come in by themselves: --calls"),
         (["--ready-file", "/nowhere/x", "--http", "127.0.0.1:0"],
