@@ -110,7 +110,7 @@ def test_recordings_of_captures_replayed_as_strep_over_a_socket_are_bit_exact(
     with Serve(tmp_path, "--sink", "wav:layout=mono", "--max-ahead-s", "3600") as serve:
         for name in names:
             how = ["--strep", "--to", serve.media, "--speed", SPEED, "--json"]
-            with pytest.raises(SystemExit, match="^0$"):
+            with pytest.raises(SystemExit, match=r"^0$"):
                 main(["replay", str(CAPTURES / name), *how])
             sent += json.loads(capsys.readouterr().out)["sent"]
         serve.wait_for("strep_datagrams_read_total", sent)

@@ -1,24 +1,22 @@
 """Wrong requests, over HTTP and on the command line: said clearly, and nothing is changed.
 
-The carrier, the daemon and the commands are processes of their own.
+The carrier and the daemon are processes of their own.
 """
 
 from __future__ import annotations
 
 import http.client
 import json
-import os
-import subprocess
-import sys
 import time
-from concurrent.futures import ThreadPoolExecutor
 from contextlib import closing
 
+import pytest
 from carrierprocess import CarrierProcess
 from controlled import answer, controlled, get
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from loopback import DEADLINE_S
 
+from strep import cli
 from strep.control.webhooks import sign
 
 UNKNOWN_ID = "5f7d7b0e-8a57-4bd0-b8a3-7d3a0c7a4a01"
@@ -50,18 +48,19 @@ def asked(serve, method, path, body=None, **headers):
         return response.status, problem["type"].rpartition("/")[2], problem["detail"]
 
 
-def command(serve, carrier, *arguments):
-    """Run `strep`; return (exit code, stdout, stderr)."""
-    environment = os.environ | {
-        "STREP_DAEMON": f"http://{serve.http}",
-        "STREP_API_KEY": carrier.api_key,
-        "STREP_CONTROL_BASE_URL": carrier.base_url,
-    }
-    done = subprocess.run(
-        [sys.executable, "-m", "strep", *arguments],
-        env=environment, capture_output=True, text=True, timeout=DEADLINE_S, check=False,
-    )  # fmt: skip
-    return done.returncode, done.stdout, done.stderr
+@pytest.fixture
+def command(monkeypatch, capsys):
+    """Run `strep` as its process would; return (exit code, stdout, stderr)."""
+
+    def run(serve, carrier, *arguments):
+        monkeypatch.setenv("STREP_DAEMON", f"http://{serve.http}")
+        monkeypatch.setenv("STREP_API_KEY", carrier.api_key)
+        monkeypatch.setenv("STREP_CONTROL_BASE_URL", carrier.base_url)
+        with pytest.raises(SystemExit) as ended:
+            cli.main(list(arguments))
+        return ended.value.code, *capsys.readouterr()
+
+    return run
 
 
 def state(serve, carrier):
@@ -84,7 +83,7 @@ def hangup_by_somebody_else(call):
     return body, sign(body, Ed25519PrivateKey.generate(), time.time())
 
 
-def test_wrong_requests_are_told_and_change_nothing(tmp_path):
+def test_wrong_requests_are_told_and_change_nothing(tmp_path, command):
     with (
         CarrierProcess(tmp_path) as carrier,
         controlled(tmp_path, carrier, pairs=1) as serve,
@@ -151,10 +150,8 @@ def test_wrong_requests_are_told_and_change_nothing(tmp_path):
                 "there is no call nobody",
             ),
         }
-        with ThreadPoolExecutor(2) as pool:
-            ended = list(pool.map(lambda words: command(serve, carrier, *words), commands))
-        for (code, sentence), outcome in zip(commands.values(), ended, strict=True):
-            assert outcome == (code, "", f"strep: {sentence}\n")
+        for words, (code, sentence) in commands.items():
+            assert command(serve, carrier, *words) == (code, "", f"strep: {sentence}\n")
         assert state(serve, carrier) == before
         metrics = serve.metrics()
         assert serve.stop() == 0
@@ -166,7 +163,7 @@ def test_wrong_requests_are_told_and_change_nothing(tmp_path):
     assert metrics["strep_forks_refused_total{call_over}"] == 1
 
 
-def test_wrong_keys_are_told_and_start_nothing(tmp_path):
+def test_wrong_keys_are_told_and_start_nothing(tmp_path, command):
     with CarrierProcess(tmp_path) as carrier, controlled(tmp_path, carrier) as serve:
         serve._env |= {"STREP_API_KEY": "wrong", "STREP_HTTP_TOKEN": "the-token"}
         with serve:
