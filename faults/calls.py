@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import threading
 import time
 import warnings
@@ -178,8 +179,13 @@ def find(channel: NDArray[np.int16], speech: NDArray[np.int16]) -> int:
     return found // 2 - start if found // 2 >= start else -1
 
 
-def not_exact(calls: Calls, folder: Path, which: list[int] | None = None) -> list[str]:
-    """Say of which calls the recording is not, to the last bit, what was sent."""
+def not_exact(
+    calls: Calls, folder: Path, which: list[int] | None = None, *, may_begin_late: bool = False
+) -> list[str]:
+    """Say of which calls the recording is not, to the last bit, what was sent.
+
+    One that may begin late is right from where its manifest says that it had a file.
+    """
     wrong = []
     for call in range(len(calls.legs)) if which is None else which:
         files = files_of(folder, calls.legs[call])
@@ -187,10 +193,39 @@ def not_exact(calls: Calls, folder: Path, which: list[int] | None = None) -> lis
             names = ", ".join(each.name for each in files)
             wrong.append(f"call {call} has {len(files)} files, expected a finished one: {names}")
             continue
+        missed = _missed(files[0]) if may_begin_late else 0
         for side, channel in enumerate(channels(files[0])):
             track = 2 * call + side
             sent = calls.sent_of(track)
-            frames = whole_frames(channel, calls.speech(track, sent))
+            speech = calls.speech(track, sent)
+            if missed:
+                if not is_right_from(missed, channel, speech):
+                    wrong.append(f"call {call} side {side} is not right from sample {missed} on")
+                continue
+            frames = whole_frames(channel, speech)
             if frames != sent:
                 wrong.append(f"call {call} side {side} has {frames} of {sent} packets in order")
     return wrong
+
+
+def is_right_from(missed: int, channel: NDArray[np.int16], speech: NDArray[np.int16]) -> bool:
+    """Tell whether a channel has all of a speech that lies behind some sample, to its end."""
+    at = len(channel) - len(speech)  # both sides end in the same turn of packets
+    tail = speech[-max(1, len(channel) - missed) :]
+    if tail.any():
+        for first in range(0, len(tail), _KEY_FRAMES * FRAME_SAMPLES):
+            if tail[first:].any() and (found := find(channel, tail[first:])) >= 0:
+                at = found - first - (len(speech) - len(tail))
+                break
+    begin = max(missed, at)
+    kept = channel[begin : at + len(speech)]
+    return bool((kept == speech[begin - at : begin - at + len(kept)]).all()) and (
+        len(kept) == at + len(speech) - begin
+    )
+
+
+def _missed(recording: Path) -> int:
+    """Return until where a recording had no file, in samples, as its manifest says."""
+    manifest = json.loads(recording.with_suffix(".json").read_text(encoding="utf-8"))
+    told = [track.get("wav", {}).get("missed_until_s", 0.0) for track in manifest["tracks"]]
+    return round(max(told, default=0.0) * RATE_HZ)
