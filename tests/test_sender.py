@@ -128,9 +128,7 @@ def test_listener_that_comes_late_gets_what_is_sent_from_then_on(run, closed_por
             if sent == MAX_BURST:
                 udp.bind(closed_port)
 
-        report = run(
-            send_paced(datagrams, np.zeros(len(datagrams)), closed_port, progress=listen)
-        )
+        report = run(send_paced(datagrams, np.zeros(len(datagrams)), closed_port, progress=listen))
         assert [datagram for datagram, _ in received(udp)] == datagrams[MAX_BURST:]
     assert (report.sent, report.refused) == (MAX_BURST + 2, MAX_BURST)
 
