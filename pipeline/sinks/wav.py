@@ -127,6 +127,7 @@ class WavSink(Sink):
     """
 
     threaded: ClassVar[bool] = True
+    is_awaited: ClassVar[bool] = True
     wake_ms: ClassVar[float] = 100
     own_process: ClassVar[bool] = False  # recordings are finished by the receiver that began them
     blames_rows: ClassVar[bool] = False  # a frame is kept once
