@@ -180,11 +180,12 @@ def find(channel: NDArray[np.int16], speech: NDArray[np.int16]) -> int:
 
 
 def not_exact(
-    calls: Calls, folder: Path, which: list[int] | None = None, *, may_begin_late: bool = False
+    calls: Calls, folder: Path, which: list[int] | None = None, *, may_miss: bool = False
 ) -> list[str]:
     """Say of which calls the recording is not, to the last bit, what was sent.
 
-    One that may begin late is right from where its manifest says that it had a file.
+    One that may miss something is right but for where its manifest says that it could not be
+    written.
     """
     wrong = []
     for call in range(len(calls.legs)) if which is None else which:
@@ -193,14 +194,14 @@ def not_exact(
             names = ", ".join(each.name for each in files)
             wrong.append(f"call {call} has {len(files)} files, expected a finished one: {names}")
             continue
-        missed = _missed(files[0]) if may_begin_late else 0
+        missed = _missed(files[0]) if may_miss else []
         for side, channel in enumerate(channels(files[0])):
             track = 2 * call + side
             sent = calls.sent_of(track)
             speech = calls.speech(track, sent)
             if missed:
-                if not is_right_from(missed, channel, speech):
-                    wrong.append(f"call {call} side {side} is not right from sample {missed} on")
+                if not is_right_outside(missed, channel, speech):
+                    wrong.append(f"call {call} side {side} is not right outside of {missed}")
                 continue
             frames = whole_frames(channel, speech)
             if frames != sent:
@@ -208,24 +209,55 @@ def not_exact(
     return wrong
 
 
-def is_right_from(missed: int, channel: NDArray[np.int16], speech: NDArray[np.int16]) -> bool:
-    """Tell whether a channel has all of a speech that lies behind some sample, to its end."""
-    at = len(channel) - len(speech)  # both sides end in the same turn of packets
-    tail = speech[-max(1, len(channel) - missed) :]
-    if tail.any():
-        for first in range(0, len(tail), _KEY_FRAMES * FRAME_SAMPLES):
-            if tail[first:].any() and (found := find(channel, tail[first:])) >= 0:
-                at = found - first - (len(speech) - len(tail))
-                break
-    begin = max(missed, at)
-    kept = channel[begin : at + len(speech)]
-    return bool((kept == speech[begin - at : begin - at + len(kept)]).all()) and (
-        len(kept) == at + len(speech) - begin
+def is_right_outside(
+    missed: list[tuple[int, int]], channel: NDArray[np.int16], speech: NDArray[np.int16]
+) -> bool:
+    """Tell whether a channel is a speech to its end, but for some stretches of silence."""
+    holes = [*missed, (len(channel), len(channel))]
+    heard = list(
+        zip([0, *(stop for _, stop in missed)], (start for start, _ in holes), strict=True)
     )
+    # where the speech begins is told by the first frames that are loud
+    for frames in (_KEY_FRAMES, 1):
+        window = frames * FRAME_SAMPLES
+        for begin, end in sorted(heard, key=lambda span: span[0] - span[1]):
+            for first in range(begin, end - window + 1, window):
+                key = channel[first : first + window]
+                if np.count_nonzero(key) > window // 2:
+                    places = _places(key, speech)
+                    return any(_is_kept(channel, speech, first - at, missed) for at in places)
+    tail = speech[len(speech) - sum(end - begin for begin, end in heard) :]
+    return bool(np.count_nonzero(tail) < FRAME_SAMPLES)
 
 
-def _missed(recording: Path) -> int:
-    """Return until where a recording had no file, in samples, as its manifest says."""
+def _places(key: NDArray[np.int16], speech: NDArray[np.int16]) -> list[int]:
+    """Return where some samples stand in a speech."""
+    data, wanted, places = speech.tobytes(), key.tobytes(), []
+    found = data.find(wanted)
+    while found >= 0:
+        if found % 2 == 0:
+            places.append(found // 2)
+        found = data.find(wanted, found + 1)
+    return places
+
+
+def _is_kept(
+    channel: NDArray[np.int16], speech: NDArray[np.int16], at: int, missed: list[tuple[int, int]]
+) -> bool:
+    whole = np.zeros(len(channel), np.int16)
+    if at < 0 or at + len(speech) > len(channel):
+        return False
+    whole[at : at + len(speech)] = speech
+    is_wrong = channel != whole
+    for start, stop in missed:  # of one side there may be more than was missed of both
+        is_wrong[start:stop] &= channel[start:stop] != 0
+    return not is_wrong.any()
+
+
+def _missed(recording: Path) -> list[tuple[int, int]]:
+    """Return what could not be written to a recording, in samples, as its manifest says."""
     manifest = json.loads(recording.with_suffix(".json").read_text(encoding="utf-8"))
-    told = [track.get("wav", {}).get("missed_until_s", 0.0) for track in manifest["tracks"]]
-    return round(max(told, default=0.0) * RATE_HZ)
+    told = [track.get("wav", {}) for track in manifest["tracks"]]
+    spans = {(0.0, each["missed_until_s"]) for each in told if "missed_until_s" in each}
+    spans |= {(a, b) for each in told for a, b in each.get("missed_at_s", ())}
+    return [(round(a * RATE_HZ), round(b * RATE_HZ)) for a, b in sorted(spans)]
