@@ -29,7 +29,7 @@ FAULTS = [
     Fault("random-bytes", floods.random_bytes, times=1_000_000, quick=10_000),
     Fault("hostile-fields", floods.hostile_fields, times=1_000_000, quick=10_000),
     Fault("injection", floods.injection, times=1_000_000, quick=10_000),
-    Fault("bad-sinks", places.bad_sinks, times=10, quick=1),
+    Fault("bad-sinks", places.bad_sinks, times=5, quick=1),
     Fault("unruly-processes", places.unruly_processes, times=5, quick=1),
     Fault("full-disk", places.full_disk, times=5, quick=1),
     Fault("read-only", places.read_only, times=5, quick=1),
