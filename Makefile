@@ -16,7 +16,7 @@ help:
 	@echo 'make test    check style and types, run the tests and measure their coverage'
 	@echo 'make bench   measure throughput and cost per packet'
 	@echo 'make fuzz    look for inputs that do harm, for SECONDS=300 in all'
-	@echo 'make faults  break things, and say what was lost: half an hour'
+	@echo 'make faults  break things, and say what was lost: most of an hour'
 	@echo 'make lock    pin what the container installs, by version and hash'
 	@echo 'make clean   remove the virtual environment and what tools left behind'
 
@@ -44,7 +44,7 @@ fuzz: $(READY)
 	@$(BIN)/python -m fuzz --seconds $(SECONDS)
 
 faults: $(READY)
-	@$(BIN)/python -m faults
+	@$(BIN)/python -m faults --json build/faults.json --markdown build/faults.md
 
 # Versions are chosen for the container's Python, whichever runs this; what was chosen before stays,
 # unless UPGRADE=--upgrade.

@@ -99,7 +99,8 @@ def random_bytes(folder: Path, number: int, say: Say) -> Outcome:
 
 def hostile_fields(folder: Path, number: int, say: Say) -> Outcome:
     """Send headers with fields that lie."""
-    return flood(folder, number, say, kind="hostile", what="fields that lie", rate=20_000)
+    what = "fields that lie, from 4 addresses"
+    return flood(folder, number, say, kind="hostile", what=what, rate=20_000, hosts=4)
 
 
 def injection(folder: Path, number: int, say: Say) -> Outcome:

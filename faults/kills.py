@@ -5,13 +5,16 @@ from __future__ import annotations
 import os
 import random
 import signal
+import sqlite3
 import time
+from contextlib import closing
 from functools import partial
 from typing import TYPE_CHECKING
 
 from faults.calls import RATE_HZ, Calls, channels, files_of, find, not_exact, whole_frames
 from faults.outcome import Outcome
 from faults.service import Service
+from strep.config import DATABASE
 from strep.receive.steering import worker_of
 
 if TYPE_CHECKING:
@@ -66,6 +69,58 @@ def kill_daemon(folder: Path, times: int, say: Say) -> Outcome:
         wrong,
         {"worst_s": round(worst_s, 3), "files": files},
     )
+
+
+def repair(folder: Path, times: int, say: Say) -> Outcome:
+    """Kill the daemon and start it again: what it left is finished, and in the call list."""
+    choose, wrong, files = random.Random(2), [], 0  # noqa: S311 -- no secret
+    for number in range(times):
+        say(f"{number} of {times} repairs")
+        with Service(folder) as service, Calls(service.to, 20, seed=1000 + number) as calls:
+            time.sleep(choose.uniform(1.5, 3.0))
+            service.kill()
+        left = [path for leg in calls.legs for path in files_of(folder, leg)]
+        if not any(path.suffix == ".part" for path in left):
+            wrong.append(f"kill {number}: nothing was left to be repaired")
+        with Service(folder) as service:
+            if not service.wait_until(lambda: not any(folder.glob("*.part"))):
+                names = ", ".join(path.name for path in folder.glob("*.part"))
+                wrong.append(f"kill {number}: not finished: {names}")
+            service.stop()
+        listed = _listed(folder / DATABASE)
+        for call, leg in enumerate(calls.legs):
+            found = files_of(folder, leg)
+            files += len(found)
+            of_call = f"kill {number}: call {call}"
+            if len(found) != 1 or found[0].suffix != ".wav":
+                wrong.append(f"{of_call} has {len(found)} files, expected a finished one")
+                continue
+            if not len(channels(found[0])[0]):
+                wrong.append(f"{of_call} is empty")
+            expected = {("inbound", found[0].name, "interrupted")}
+            expected |= {("outbound", found[0].name, "interrupted")}
+            if listed.get(str(leg)) != expected:
+                wrong.append(f"{of_call} is in the call list as {listed.get(str(leg))}")
+    return Outcome(
+        "SIGKILL to the daemon with 20 calls, and another start in the same folder",
+        times,
+        f"nothing that was written: {files} files finished, and in the call list as interrupted"
+        if not wrong
+        else f"{len(wrong)} things",
+        "every .part is finished and in the call list with its reason",
+        wrong,
+    )
+
+
+def _listed(database: Path) -> dict[str, set[tuple[str, str, str]]]:
+    """Return direction, file and reason of each track in the call list, by call leg."""
+    found: dict[str, set[tuple[str, str, str]]] = {}
+    with closing(sqlite3.connect(database)) as connection:
+        rows = connection.execute("SELECT call_leg_id, direction, recording, reason FROM tracks")
+        for leg, direction, recording, reason in rows:
+            name = str(recording).rpartition("/")[2]
+            found.setdefault(leg, set()).add((direction, name, str(reason)))
+    return found
 
 
 def kill_worker(folder: Path, times: int, say: Say) -> Outcome:

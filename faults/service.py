@@ -7,14 +7,14 @@ import os
 import re
 import signal
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from typing import TYPE_CHECKING
 
 from bench import accounting
 from bench.receivers import Daemon
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
 _WAIT_S = 30.0
@@ -43,11 +43,17 @@ class Service(Daemon):
 
     def freeze(self, seconds: float) -> None:
         """Suspend all of its processes for a while."""
+        with self.frozen():
+            time.sleep(seconds)
+
+    @contextmanager
+    def frozen(self) -> Iterator[None]:
+        """Suspend all of its processes meanwhile."""
         pids = self.pids
         for pid in pids:
             os.kill(pid, signal.SIGSTOP)
         try:
-            time.sleep(seconds)
+            yield
         finally:
             for pid in pids:
                 with suppress(ProcessLookupError):

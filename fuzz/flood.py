@@ -7,6 +7,7 @@ accounted for, and the ordinary calls may not lose a packet.
 
 from __future__ import annotations
 
+import argparse
 import resource
 import sys
 import time
@@ -162,4 +163,15 @@ def main(number: int, seed: int = 0) -> int:
 
 
 if __name__ == "__main__":
-    sys.exit(main(int(sys.argv[1]) if len(sys.argv) > 1 else 10_000_000))
+    parser = argparse.ArgumentParser(
+        prog="python -m fuzz.flood",
+        description="Millions of hostile datagrams down the whole way of a packet.",
+    )
+    parser.add_argument(
+        "number", nargs="?", type=int, default=10_000_000, metavar="NUMBER",
+        help="how many datagrams (default: 10,000,000)",
+    )  # fmt: skip
+    given = parser.parse_args()
+    if given.number < 1:
+        parser.error(f"{given.number} datagrams: expected 1 or more")
+    sys.exit(main(given.number))

@@ -40,6 +40,12 @@ MAX_WAITING_EVENTS = 10_000
 """Who emits more than the receive loop delivers is slowed down from there on."""
 MAX_EVENTS_AT_ONCE = 1_000
 TICK_NS = 250_000_000
+STOP_S = 10.0
+"""How long the end waits until sinks have heard what is queued for them; then audio is left out."""
+GIVE_UP_S = 5.0
+"""How long it then waits for a sink that hangs in a call, before it goes on without it."""
+_LEFT_OUT = frozenset({"write", "silence", "event", "tick"})
+"""What a sink is not told any more that has not heard all when the end comes."""
 
 Results = dict[str, "Mapping[str, Any]"]
 """What the sinks said of a closed track, by sink name."""
@@ -174,8 +180,9 @@ class Dispatcher:
         """Let every sink finish what is queued and release everything."""
         self._deliver(len(self._inbox))
         if not self._wait_when_full:
+            until_s = time.monotonic() + STOP_S
             for runner in self.runners:
-                runner.hurry()
+                runner.hurry(until_s)
         for runner in self.runners:
             runner.finish()
         # what the sinks' threads said of what was queued
@@ -286,8 +293,8 @@ class InlineRunner:
     def wake(self, now_ns: int) -> None:
         """Run what is queued."""
 
-    def hurry(self) -> None:
-        """Hear that the end is near: wait less for what hangs."""
+    def hurry(self, until_s: float) -> None:
+        """Hear that the end is near: wait until then, and less for what hangs."""
 
     def finish(self) -> None:
         """Wait until what is queued has run."""
@@ -307,13 +314,17 @@ class InlineRunner:
         if isinstance(result, Future):
             result.add_done_callback(lambda done: self._close_late(closing, done))
         elif was_off:
-            closing.closed_by(self.name, {**(result or {}), "switched_off": True})
+            self._closed(closing, {**(result or {}), "switched_off": True})
         else:
-            closing.closed_by(self.name, result)
+            self._closed(closing, result)
 
     def stop(self) -> None:
         """Stop the sink."""
         self._run("stop")
+
+    def _closed(self, closing: Closing, result: Mapping[str, Any] | None) -> None:
+        """Say what the sink found."""
+        closing.closed_by(self.name, result)
 
     def _close_late(self, closing: Closing, done: Future[Mapping[str, Any] | None]) -> None:
         """Collect results that took long; on the thread that had them."""
@@ -321,7 +332,7 @@ class InlineRunner:
         if error is not None:
             self._errors += 1
             logger.error("sink %s could not close a track", self.name, exc_info=error)
-        closing.closed_by(self.name, None if error is not None else done.result())
+        self._closed(closing, None if error is not None else done.result())
 
     def _run(self, method: str, *args: Any) -> Any:
         """Call the sink; whatever it raises is counted and ends here."""
@@ -435,6 +446,15 @@ class ThreadRunner(InlineRunner):
         self._has_work = threading.Event()
         self._has_room = threading.Event()
         self._is_stopping = False
+        self._until_s = float("inf")
+        """When the end waits no more until the sink has heard all."""
+        self._is_late = False
+        """It had not: only what ends tracks is still told."""
+        self._is_given_up = False
+        self._closing: dict[int, Closing] = {}
+        """Tracks that are to be closed; who takes one out says what is known of it."""
+        self._frames_in = 0
+        self._frames_out = 0
         self._thread = threading.Thread(target=self._loop, name=f"sink-{name}", daemon=True)
 
     @property
@@ -457,13 +477,29 @@ class ThreadRunner(InlineRunner):
             self._next_wake_ns = now_ns + self._wake_ns
             self._has_work.set()
 
+    def hurry(self, until_s: float) -> None:
+        """Begin to run all that is queued; leave out what has not run by then."""
+        if self.sink.is_awaited:
+            return
+        self._until_s = until_s
+        self._has_work.set()
+
     def finish(self) -> None:
         """Wait until what is queued has run; a thread that is not there has nothing to run."""
         is_done = threading.Event()
         self._queue.append(is_done.set)
         self._has_work.set()
         while self._thread.is_alive() and not is_done.wait(0.1):
-            pass
+            if time.monotonic() > self._until_s:
+                self._is_late = True
+            if time.monotonic() > self._until_s + GIVE_UP_S:
+                self._give_up()
+                return
+        if self._is_late:
+            logger.error(
+                "sink %s had not heard all at the end: what waited after %g s was left out",
+                *(self.name, STOP_S),
+            )
 
     def write(self, block: AudioBlock) -> None:
         """Queue a block, which is the sinks' own."""
@@ -481,6 +517,7 @@ class ThreadRunner(InlineRunner):
             self._refused_frames += len(block)
             return
         self._bytes_in += size
+        self._frames_in += len(block)
         self._queue.append(lambda: self._write(block, size))
 
     def call(self, method: str, *args: object) -> None:
@@ -495,18 +532,49 @@ class ThreadRunner(InlineRunner):
 
     def close(self, closing: Closing) -> None:
         """Queue the closing of a track."""
+        self._closing[id(closing)] = closing
         self._queue.append(lambda: super(ThreadRunner, self).close(closing))
 
     def stop(self) -> None:
         """Finish what is queued, stop the sink and end the thread."""
         self._is_stopping = True
         self._has_work.set()
-        if self._thread.is_alive():
-            self._thread.join()
+        is_bounded = self._until_s != float("inf")
+        if self._thread.is_alive() and not self._is_given_up:
+            self._thread.join(GIVE_UP_S if is_bounded else None)
+            if self._thread.is_alive():
+                self._give_up()
+
+    def _closed(self, closing: Closing, result: Mapping[str, Any] | None) -> None:
+        if self._closing.pop(id(closing), None) is not None:
+            super()._closed(closing, result)
+
+    def _give_up(self) -> None:
+        """Go on without a sink that hangs in a call: its thread ends with the process."""
+        self._is_given_up, self._is_on = True, False
+        self._errors += 1
+        waiting = list(self._closing.values())
+        missed = self._frames_in - self._frames_out
+        self._refused_frames += missed
+        logger.error(
+            "sink %s hangs at the end and is left behind: it misses %d frames and the end of %d"
+            " tracks",
+            *(self.name, missed, len(waiting)),
+        )
+        for closing in waiting:
+            self._closed(closing, {"left_behind": True})
+
+    def _run(self, method: str, *args: Any) -> Any:
+        if self._is_late and method in _LEFT_OUT:
+            if method == "write":
+                self._skipped_frames += len(args[0])
+            return None
+        return super()._run(method, *args)
 
     def _write(self, block: AudioBlock, size: int) -> None:
         self._run("write", block)
         self._bytes_out += size
+        self._frames_out += len(block)
 
     def _loop(self) -> None:
         while True:
@@ -558,8 +626,9 @@ class ProcessRunner(ThreadRunner):
         """Frames that the sink has not taken: queue full, no process, or switched off."""
         return super().dropped_frames + self.sink.lost_frames
 
-    def hurry(self) -> None:
+    def hurry(self, until_s: float) -> None:
         """Wait less for a process that hangs, and start none again."""
+        super().hurry(until_s)
         self.sink.hurry()
 
     def finish(self) -> None:

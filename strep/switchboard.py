@@ -100,7 +100,8 @@ class Switchboard:
         self._rescue_thread = ThreadPoolExecutor(1, thread_name_prefix="rescue")
         self._rescuing: asyncio.Task[None] | None = None
         self._interrupted: list[StoredTrack] = []
-        """Tracks that the last daemon left open."""
+        """Tracks that the last daemon, or a worker that died, left open."""
+        self._is_draining = False
         self._processing: asyncio.Task[None] | None = None
         self._ticker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -155,6 +156,7 @@ class Switchboard:
 
     async def drain(self) -> None:
         """Take in no more webhooks; to be called before the workers are stopped."""
+        self._is_draining = True
         if self.webhooks is not None:
             self.webhooks.close()
         if self._processing is not None:
@@ -240,7 +242,7 @@ class Switchboard:
                 self._spawn(self._open_again(pair, call_leg_id))
 
     def worker_died(self, worker: int) -> None:
-        """Take in that a worker left its tracks open."""
+        """Take in that a worker left its tracks open, and have its recordings finished."""
         interrupted: list[StoredTrack] = []
         if self.plane is not None:
             interrupted = self.plane.worker_died(worker)
@@ -248,11 +250,18 @@ class Switchboard:
             interrupted = self.memory.interrupt_tracks(worker)
         if self._history is not None:
             self._history.interrupted(interrupted)
+        if self._rescuing is not None and not self._is_draining:
+            self._interrupted += interrupted
+            self._rescuing = asyncio.create_task(self._rescue_after(self._rescuing))
 
     # -- helpers
 
     def _folders(self) -> list[Path]:
         return folders(self._settings.sinks, self._settings.recordings)
+
+    async def _rescue_after(self, before: asyncio.Task[None]) -> None:
+        await before
+        await self._rescue()
 
     async def _rescue(self) -> None:
         """Finish the recordings that a killed process left, and have them in the call list."""

@@ -38,6 +38,7 @@ static void endpoint_of(const void *name, uint8_t *endpoint)
 
 /* strep.receive.readers.RecvmmsgReader: add to a batch from slot `start` on.
  *
+ * Where the socket was seen empty last, and here again, stands behind its address.
  * Returns how many datagrams came, or the negative of errno. `stamp` is the first word of a control
  * message with the time of arrival, 0 where there are none. */
 FUNCTION(receive)
@@ -45,7 +46,7 @@ FUNCTION(receive)
     (void)module;
     Py_buffer *table[2];
     int64_t number[4];
-    if (!arguments_of(arguments, count, 2, (Py_ssize_t[]){7, 1}, table, 4, number))
+    if (!arguments_of(arguments, count, 2, (Py_ssize_t[]){7, 2}, table, 4, number))
         return NULL;
     int fd = (int)number[0];
     int64_t start = number[1], capacity = number[2], stamp = number[3];
@@ -56,6 +57,7 @@ FUNCTION(receive)
     int64_t *arrival_ns = table[0][4].buf;
     uint8_t *source = table[0][5].buf, *destination = table[0][6].buf;
     const uint8_t *local = table[1][0].buf;
+    int64_t *empty_ns = table[1][1].buf;
 
     int got;
     Py_BEGIN_ALLOW_THREADS;
@@ -66,12 +68,17 @@ FUNCTION(receive)
 
     int64_t now_ns = clock_ns(CLOCK_MONOTONIC);
     int64_t moved_ns = now_ns - clock_ns(CLOCK_REALTIME);
+    int64_t since_ns = *empty_ns;
+    if (got < capacity - start)
+        *empty_ns = now_ns;
     for (int64_t i = start; i < start + got; i++) {
         const int64_t *message = control + i * CONTROL_WORDS;
         int64_t then_ns = now_ns;
         if (stamp && message[1] == stamp) {
             then_ns = message[2] * INT64_C(1000000000) + message[3] + moved_ns;
-            /* never after now: the two clocks were read one after the other */
+            /* the wall clock may have stepped since; and the two were read one after the other */
+            if (then_ns < since_ns)
+                then_ns = since_ns;
             if (then_ns > now_ns)
                 then_ns = now_ns;
         }

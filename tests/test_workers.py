@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import asyncio
-import io
 import json
 import os
 import signal
@@ -196,6 +195,12 @@ def test_list_of_calls_says_of_each_track_who_what_and_how_well(tmp_path, count)
         }
 
 
+def reasons_of(path):
+    """Why the tracks of a recording ended, as its manifest says."""
+    tracks = json.loads(path.with_suffix(".json").read_text())["tracks"]
+    return {track["reason"] for track in tracks}
+
+
 def test_killed_worker_is_back_within_a_second_and_other_calls_do_not_notice(tmp_path):
     calls = [Call(i, call_leg_id, 75) for i, call_leg_id in enumerate(call_ids(20))]
     arguments = ("--workers", "2", "--sink", "wav:flush_s=0.1")
@@ -238,15 +243,18 @@ def test_killed_worker_is_back_within_a_second_and_other_calls_do_not_notice(tmp
     assert metrics["strep_tracks_open"] == 40
     assert "killed by SIGKILL" in serve.log.read_text()
     for call in calls:
-        (path,) = recordings(tmp_path, call)
+        assert recordings(tmp_path, call, ".part") == []
+        paths = recordings(tmp_path, call)
+        reasons = {path: reasons_of(path) for path in paths}
+        (path,) = [path for path in paths if reasons[path] == {"end"}]
         if call.worker == 1:
             assert_recorded(path, call, 0, 75)
         else:
             assert_recorded(path, call, 25, 75)
-        first_segments = recordings(tmp_path, call, ".part")
-        assert len(first_segments) == (call.worker == 0)
-        for part in first_segments:
-            pcm, _ = soundfile.read(io.BytesIO(part.read_bytes()), dtype="int16")
+        first_segments = [path for path in paths if reasons[path] == {"interrupted"}]
+        assert len(first_segments) == len(paths) - 1 == (call.worker == 0)
+        for first in first_segments:
+            pcm, _ = soundfile.read(first, dtype="int16")
             assert np.array_equal(pcm[:4000, 0], PCMU.table[call.codes["inbound"][:4000]])
 
 

@@ -56,6 +56,8 @@ class Sink(ABC):
     """False for sinks that cannot run in a process of their own."""
     blames_rows: ClassVar[bool] = True
     """False for sinks that cannot be told a block again, row by row, when `write` has raised."""
+    is_awaited: ClassVar[bool] = False
+    """True for sinks whose thread the end waits for as long as it takes; see `Dispatcher.stop`."""
     wake_ms: ClassVar[float] = 0
     """How long a threaded sink lets audio gather before it runs; 0 for at every tick. A sink that
     only writes to disk saves itself and the receive loop most of the waking."""

@@ -28,6 +28,8 @@ SPLIT_GRACE_S = 30.0
 """How far a recording goes on before the file behind it is finished, at most: a side that lags is
 still written to where it belongs."""
 _NO_LIMIT = 1 << 62
+MOST_GAPS = 1000
+"""Gaps that are told of a recording; what is left out in later ones is silence all the same."""
 
 
 class CannotBeginError(OSError):
@@ -114,9 +116,11 @@ class Recording:
         self.late_samples = 0
         """Samples for files that were finished already."""
         self.put_off: str | None = None
-        """Why there was no file when it was last to be written; None where that was none."""
+        """Why it could not be written when it was last to be; None where it could."""
         self.missed = 0
         """Where what was left out because there was no file ends."""
+        self.gaps: list[list[int]] = []
+        """`[start, stop]` of what was left out later because the file could not be written."""
         self.error: str | None = None
         """Why the recording ended before its tracks."""
         self.is_finished = False
@@ -209,6 +213,17 @@ class Recording:
             files.append(piece.file)
         self._hand_over(max(self.written) - self._grace)
         return [file for file in files if not file.is_closed]
+
+    def leave_out(self, parts: Sequence[Part], why: str) -> None:
+        """Note that these parts could not be written, because of something that may pass."""
+        start, stop = min(part.start for part in parts), max(part.stop for part in parts)
+        if not self.pieces:
+            self.missed = max(self.missed, stop)
+        elif self.put_off is not None and self.gaps:
+            self.gaps[-1] = [min(self.gaps[-1][0], start), max(self.gaps[-1][1], stop)]
+        elif len(self.gaps) < MOST_GAPS:
+            self.gaps.append([start, stop])
+        self.put_off = why
 
     def finish(self, sample_format: SampleFormat) -> None:
         """Complete the recording; its files get their names."""

@@ -11,6 +11,7 @@ other codecs come as linear samples and gather in lists: slower, frame by frame,
 
 from __future__ import annotations
 
+import errno
 import logging
 import os
 import tempfile
@@ -74,6 +75,8 @@ _LOOK_NS = 1_000_000_000
 """How often it is looked how much space is free."""
 _ENOUGH = 1.1
 """So many times what is too little is enough again."""
+_MAY_PASS = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EROFS})
+"""Errors of writing that do not end a recording."""
 _DISK_LOW = "the disk is too full for another recording"
 
 
@@ -122,11 +125,14 @@ class WavSink(Sink):
     is no limit. A recording that cannot begin, be it for that or because no file can be made, is
     tried again with every flush until its tracks are closed; what came before is silence in it.
 
-    When a file cannot be written, its recording ends there: logged, counted in
+    When the disk is full, or was mounted read-only, under a recording that has begun, its file
+    stays open and is tried again in the same way; what came meanwhile is silence in it. When a file
+    cannot be written for another reason, its recording ends there: logged, counted in
     `failed_recordings` and said in the results of its tracks. All others go on.
     """
 
     threaded: ClassVar[bool] = True
+    is_awaited: ClassVar[bool] = True
     wake_ms: ClassVar[float] = 100
     own_process: ClassVar[bool] = False  # recordings are finished by the receiver that began them
     blames_rows: ClassVar[bool] = False  # a frame is kept once
@@ -290,7 +296,8 @@ class WavSink(Sink):
         `Recording.files`), `marks` (see `pipeline.manifest`), `error` (why the recording was cut
         short), `cut_at_s` (it had the longest length that it may have), `late_samples` (those
         for files of a split recording that were finished already), and `not_encoded` (why it is
-        still WAV) with `instead_of`, the name that it was to have, and `missed_until_s` (there was
+        still WAV) with `instead_of`, the name that it was to have, `missed_at_s` (`[[start, end],
+        ...]` of what could not be written, see the class), and `missed_until_s` (there was
         no file until then, see the class). There are no paths when nothing
         at all could be written. Where a recording ends, all of that comes when its file has its
         name.
@@ -390,6 +397,9 @@ class WavSink(Sink):
             results["cut_at_s"] = self._plan.max_length_s
         if recording.missed:
             results["missed_until_s"] = recording.missed / (recording.rate_hz or 1)
+        if recording.gaps:
+            rate_hz = recording.rate_hz or 1
+            results["missed_at_s"] = [[a / rate_hz, b / rate_hz] for a, b in recording.gaps]
         if recording.late_samples:
             results["late_samples"] = recording.late_samples
         errors = [recording.error, *(each.error for each in outcomes)]
@@ -586,6 +596,10 @@ class WavSink(Sink):
                 self._wait_to_begin(recording, parts, error.strerror or str(error))
                 continue
             except OSError as error:
+                if error.errno in _MAY_PASS:
+                    self._failed_to_begin += 1
+                    self._wait_to_begin(recording, parts, error.strerror or str(error))
+                    continue
                 self._fail(recording, error)
                 return False
             if recording.put_off is not None:
@@ -639,23 +653,26 @@ class WavSink(Sink):
             _logger.warning("recordings begin again: %d MiB are free", free >> 20)
 
     def _wait_to_begin(self, recording: Recording, parts: Sequence[Part], why: str) -> None:
-        """Leave parts out, because there is no file; the next flush tries again."""
-        if not self._put_off and not self._is_disk_low:
+        """Leave parts out, because they cannot be written; the next flush tries again."""
+        if recording.pieces:
+            if not any(each.pieces for each in self._put_off.values()):
+                _logger.error("recordings cannot go on, and wait: %s: %s", recording.stem, why)
+        elif not self._put_off and not self._is_disk_low:
             _logger.error("recordings cannot begin, and wait: %s: %s", recording.stem, why)
-        recording.put_off = why
-        recording.missed = max(recording.missed, *(part.stop for part in parts))
+        recording.leave_out(parts, why)
         self._put_off[id(recording)] = recording
 
     def _begun(self, recording: Recording) -> None:
-        """Note that a recording has a file that had none when it should."""
+        """Note that a recording could be written that could not when it should."""
         recording.put_off = None
         self._put_off.pop(id(recording), None)
         if not self._put_off:
-            _logger.warning("all recordings that had to wait have begun")
+            what = "gone on" if recording.gaps else "begun"
+            _logger.warning("all recordings that had to wait have %s", what)
 
     def _finish(self, recording: Recording) -> None:
         self._put_off.pop(id(recording), None)
-        if not recording.pieces and (recording.put_off or (recording.end and self._is_disk_low)):
+        if recording.put_off or (not recording.pieces and recording.end and self._is_disk_low):
             self._fail(recording, OSError(recording.put_off or _DISK_LOW))
             return
         try:

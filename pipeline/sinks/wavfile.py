@@ -211,7 +211,12 @@ class WavFile:
         """
         self.extend(start)
         content = np.ascontiguousarray(samples, self.sample_format.dtype)
-        self._pwrite(content.data.cast("B"), HEADER_BYTES + start * self._frame_bytes)
+        try:
+            self._pwrite(content.data.cast("B"), HEADER_BYTES + start * self._frame_bytes)
+        except OSError:
+            with contextlib.suppress(OSError):  # half a sample may have been written
+                os.ftruncate(self._fd, HEADER_BYTES + self.data_bytes)
+            raise
         self.frames = max(self.frames, start + len(samples))
 
     def write_header(self) -> None:

@@ -32,6 +32,8 @@ if TYPE_CHECKING:
     from strep.wire import PacketBatch
 
 MAX_CACHED_ENDPOINTS = 4096
+WAITED_NS = 60_000_000_000
+"""How long datagrams may have waited in a socket that is read for the first time."""
 
 
 class Reader(Protocol):
@@ -196,7 +198,8 @@ class RecvmmsgReader(SocketReader):
     """Linux: `recvmmsg` straight into the batch's slots, with arrival times by the kernel.
 
     The kernel's times are on the wall clock; each batch is moved to the monotonic clock by the
-    difference of the two at the moment of reading, so that a step of the wall clock moves nothing.
+    difference of the two at the moment of reading. A step of the wall clock can move what is in the
+    socket just then, and that by no more than lies between now and when the socket was empty last.
     """
 
     def __init__(self, sock: socket.socket) -> None:
@@ -211,7 +214,9 @@ class RecvmmsgReader(SocketReader):
         ]  # fmt: skip
         self._fd = sock.fileno()
         self._kernel = load()
-        self._local: Any = self._kernel and self._kernel.Columns(self.local)
+        self._empty_ns = np.array([time.monotonic_ns() - WAITED_NS])
+        """When the socket was last seen to be empty; at first, before what may wait in it."""
+        self._local: Any = self._kernel and self._kernel.Columns(self.local, self._empty_ns)
 
     def append(self, batch: PacketBatch) -> int:
         """Add what the socket has to the batch."""
@@ -239,12 +244,16 @@ class RecvmmsgReader(SocketReader):
             self._fd, messages.address + start * _MMSGHDR.itemsize, batch.capacity - start,
             socket.MSG_DONTWAIT | socket.MSG_TRUNC, None,
         )  # fmt: skip
+        error = ctypes.get_errno() if n < 0 else 0
+        now_ns, since_ns = time.monotonic_ns(), int(self._empty_ns[0])
+        if n < batch.capacity - start:
+            self._empty_ns[0] = now_ns
         if n < 0:
-            return -ctypes.get_errno()
+            return -error
         new = slice(start, start + n)
         headers = messages.headers[new]
         batch.length_bytes[new] = headers["length"]
-        self._fill_arrival(batch.arrival_ns[new], messages.control[new])
+        self._fill_arrival(batch.arrival_ns[new], messages.control[new], since_ns, now_ns)
         self._fill_source(batch.source[new], messages.names[new])
         batch.destination[new] = self.local
         # the kernel wrote how much it used of these
@@ -252,15 +261,21 @@ class RecvmmsgReader(SocketReader):
         headers["controllen"] = _CONTROL_BYTES
         return n
 
-    def _fill_arrival(self, arrival_ns: NDArray[np.int64], control: NDArray[np.int64]) -> None:
-        now_ns = time.monotonic_ns()
+    def _fill_arrival(
+        self,
+        arrival_ns: NDArray[np.int64],
+        control: NDArray[np.int64],
+        since_ns: int,
+        now_ns: int,
+    ) -> None:
         if not self._stamp or not (control[:, 1] == self._stamp).all():
             arrival_ns[:] = now_ns
             return
         np.multiply(control[:, 2], 1_000_000_000, out=arrival_ns)
         arrival_ns += control[:, 3]
         arrival_ns += now_ns - time.time_ns()
-        # never after now: the two clocks were read one after the other
+        # the wall clock may have stepped since; and the two were read one after the other
+        np.maximum(arrival_ns, since_ns, out=arrival_ns)
         np.minimum(arrival_ns, now_ns, out=arrival_ns)
 
     def _fill_source(self, source: NDArray[np.uint8], names: NDArray[np.uint8]) -> None:

@@ -577,6 +577,57 @@ def test_stop_does_not_hang_on_a_sink_that_ended_its_thread():
     assert other.calls == [("start",), ("write", 5), ("stop",)]
 
 
+class Slow(ThreadedRecorder):
+    """Sleeps over each block."""
+
+    def write(self, block):
+        threading.Event().wait(0.02)
+        super().write(block)
+
+
+def test_what_a_slow_sink_has_not_heard_at_the_end_is_left_out_and_counted(monkeypatch, caplog):
+    monkeypatch.setattr("pipeline.dispatch.STOP_S", 0.1)
+    slow, ended = Slow(), []
+    dispatcher = Dispatcher({"slow": slow}, on_closed=lambda *what: ended.append(what[2]))
+    dispatcher.start()
+    dispatcher.open(track())
+    for serial in range(1000):
+        dispatcher.write(block(serial))
+    dispatcher.close(track(), SUMMARY)
+    dispatcher.stop()
+    heard = len(slow.all("write"))
+    (runner,) = dispatcher.runners
+    assert 0 < heard < 100
+    assert runner.dropped_frames == 1000 - heard
+    assert slow.calls[-2:] == [("close", 0), ("stop",)]
+    assert ended == [{}]
+    assert "sink slow had not heard all at the end" in caplog.text
+
+
+def test_a_sink_that_hangs_is_left_behind_at_the_end(monkeypatch, caplog):
+    monkeypatch.setattr("pipeline.dispatch.STOP_S", 0.1)
+    monkeypatch.setattr("pipeline.dispatch.GIVE_UP_S", 0.1)
+    hangs, other, ended = Gated(), ThreadedRecorder(), []
+    sinks = {"hangs": hangs, "other": other}
+    dispatcher = Dispatcher(sinks, on_closed=lambda *what: ended.append(what[2]))
+    dispatcher.start()
+    dispatcher.open(track())
+    for serial in range(3):
+        dispatcher.write(block(serial))
+    dispatcher.close(track(), SUMMARY)
+    dispatcher.stop()
+    assert ended == [{"hangs": {"left_behind": True}}]
+    assert other.calls[1:] == [
+        ("open", 0), ("write", 0), ("write", 1), ("write", 2), ("close", 0), ("stop",)
+    ]  # fmt: skip
+    runner = dispatcher.runners[0]
+    assert (runner.is_on, runner.errors, runner.dropped_frames) == (False, 1, 3)
+    assert "left behind: it misses 3 frames and the end of 1 tracks" in caplog.text
+    hangs.gate.set()
+    runner._thread.join(WAIT_S)
+    assert ended == [{"hangs": {"left_behind": True}}]  # and not once more
+
+
 # The end of a track
 
 

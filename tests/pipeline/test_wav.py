@@ -732,6 +732,55 @@ def test_recording_that_cannot_begin_is_tried_again_with_each_flush(
     ]
 
 
+@pytest.mark.parametrize("number", [errno.ENOSPC, errno.EDQUOT, errno.EROFS])
+def test_recording_goes_on_in_its_file_when_there_is_space_again(
+    tmp_path, monkeypatch, caplog, number
+):
+    pwrite, full = os.pwrite, [False]
+
+    def write(fd, content, offset):
+        if not full[0]:
+            return pwrite(fd, content, offset)
+        if offset and len(content) > 5:  # some of it fits, half of a sample included
+            return pwrite(fd, content[:5], offset)
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(os, "pwrite", write)
+    goes_on, ends = UUID(int=1), UUID(int=2)
+    with recording(tmp_path) as sink:
+        tracks = [make_track(0, call=goes_on), make_track(1, call=ends)]
+        for track in tracks:
+            sink.open(track)
+        for flush in range(5):
+            full[0] = flush in {1, 2}
+            if flush == 3:
+                full[0] = True
+                failed = sink.close(tracks[1], SUMMARY)
+                full[0] = False
+            sink.write(frame(LOUD_U * 4, 4 * flush, row=0))
+            if flush < 3:
+                sink.write(frame(LOUD_U * 4, 4 * flush, row=1))
+            sink.tick((10_000 + 2000 * flush) * MS)
+            if flush == 2:
+                assert sink.gauges()["recordings_put_off"] == 2
+                for path in tmp_path.glob("*.part"):
+                    assert pcm(path) == [[LOUD_U_PCM] * 4, [0] * 4]
+        assert sink.gauges()["recordings_put_off"] == 0
+        results = sink.close(tracks[0], SUMMARY)
+        assert sink.counters()["recording_attempts_failed"] == 4
+        assert sink.failed_recordings == 1
+    assert pcm(results["recording"]) == [
+        [LOUD_U_PCM] * 4 + [0] * 8 + [LOUD_U_PCM] * 8, [0] * 20,
+    ]  # fmt: skip
+    assert results["missed_at_s"] == [[4 / 8000, 12 / 8000]]
+    assert "error" not in results
+    assert pcm(failed["recording"]) == [[LOUD_U_PCM] * 4, [0] * 4]
+    assert failed["error"] == os.strerror(number)
+    said = [record.message for record in caplog.records]
+    assert said[0].startswith("recordings cannot go on, and wait: ")
+    assert said[-1] == "all recordings that had to wait have gone on"
+
+
 def test_recording_that_can_neither_be_written_nor_finished_has_no_path(tmp_path):
     folder = tmp_path / "recordings"
     with recording(folder) as sink:

@@ -213,6 +213,35 @@ def test_arrival_is_the_kernels_and_not_when_it_was_read():
         assert second_ns - first_ns >= 90_000_000
 
 
+@pytest.mark.skipif(not readers._SUPPORTED, reason="recvmmsg needs 64-bit Linux")
+def test_arrival_lies_between_now_and_when_the_socket_was_empty():
+    wire = Wire(RecvmmsgReader, "127.0.0.1")
+    batch, one = PacketBatch(4, 512), PacketBatch(1, 512)
+    opened_ns = wire.reader._empty_ns[0]
+    assert time.monotonic_ns() - opened_ns >= readers.WAITED_NS
+    wire.send(b"a", b"b")
+    assert wire.reader.read(one) == 1
+    assert wire.reader._empty_ns[0] == opened_ns  # "b" is in it
+    before_ns = time.monotonic_ns()
+    assert wire.reader.read(batch) == 1
+    assert before_ns <= wire.reader._empty_ns[0] <= time.monotonic_ns()
+    before_ns = time.monotonic_ns()
+    assert wire.reader.read(batch) == 0
+    assert before_ns <= wire.reader._empty_ns[0] <= time.monotonic_ns()
+    # as where the wall clock steps forwards: all seem to have come long ago
+    wire.send(b"c", b"d")
+    since_ns = wire.reader._empty_ns[0] = time.monotonic_ns()
+    wire.reader.read(batch)
+    assert batch.arrival_ns[:2].tolist() == [since_ns] * 2
+    # as where it steps backwards: to come yet
+    wire.send(b"e")
+    wire.reader._empty_ns[0] = 2**62
+    before_ns = time.monotonic_ns()
+    wire.reader.read(batch)
+    assert before_ns <= batch.arrival_ns[0] == wire.reader._empty_ns[0] <= time.monotonic_ns()
+    wire.close()
+
+
 class WithoutTimestamps(socket.socket):
     """A socket of a kernel that tells no arrival times."""
 
