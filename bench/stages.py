@@ -23,6 +23,7 @@ from bench.sending import Sender
 from bench.traffic import PacketWriter, Traffic
 from pipeline.dispatch import Dispatcher
 from pipeline.pipeline import Pipeline
+from pipeline.sinks.dtmf import DtmfSink
 from pipeline.sinks.vad import VadSink
 from strep.receive.readers import open_reader
 from strep.receive.receiver import Receiver
@@ -136,8 +137,8 @@ def _batches(batch: PacketBatch) -> Iterator[int]:
 
 def _stages() -> dict[str, float]:
     """Return CPU microseconds per packet by stage."""
-    vad = VadSink()
-    dispatcher = Dispatcher({"vad": vad})
+    vad, dtmf = VadSink(), DtmfSink()
+    dispatcher = Dispatcher({"vad": vad, "dtmf": dtmf})
     receiver = Receiver(dispatcher)
     receiver.pipeline = pipeline = _StagedPipeline(dispatcher)
     laps = _Laps()
@@ -161,6 +162,8 @@ def _stages() -> dict[str, float]:
             laps.lap("decode")
             vad.write(block)
             laps.lap("VAD")
+            dtmf.write(block)
+            laps.lap("key tones")
     return {stage: ns / 1000 / (BATCHES * batch.capacity) for stage, ns in laps.ns.items()}
 
 

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
+from pipeline.codecs import G711
 from strep_kernel import load
 
 if TYPE_CHECKING:
@@ -110,12 +111,12 @@ class Payloads:
 
     def decode(self, codec: Codec, out: NDArray[np.int16]) -> None:
         """Decode into `out` (n, samples), C-contiguous."""
-        if self._kernel is None or codec.table is None:
+        if self._kernel is None or not isinstance(codec, G711):
             codec.decode(self._in_place(), out)
         else:
             self._kernel.decode(
                 self._kernel.Columns(self._store, self._slot, self._offset, codec.table, out),
-                *(len(out), self._store.shape[1], self.size),
+                *(len(out), self._store.shape[1], self.size, codec.law),
             )
 
     def _in_place(self) -> NDArray[np.uint8]:

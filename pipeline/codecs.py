@@ -2,8 +2,8 @@
 
 The static payload types and their clocks are those of RFC 3551 section 6. G.711 is decoded for
 all due frames at once through tables that are made at import from the standard library's audioop
-(audioop-lts from Python 3.13 on): of 256 samples for the compiled kernel, of 65,536 pairs of them
-for NumPy, which takes two codes at a time.
+(audioop-lts from Python 3.13 on): of 256 samples for the compiled kernel, which computes them where
+the processor does that faster, of 65,536 pairs of them for NumPy, which takes two codes at a time.
 """
 
 from __future__ import annotations
@@ -67,6 +67,8 @@ class G711(Codec):
     """
 
     table: NDArray[np.int16]
+    law: int
+    """As the compiled kernel knows it: 0 is mu-law, 1 A-law."""
     pairs: NDArray[np.uint32]
     """(65536,) two neighbouring codes, as they lie in memory, to two neighbouring samples."""
 
@@ -82,7 +84,7 @@ class G711(Codec):
         kernel = load()
         if kernel is not None and payload.flags.c_contiguous:
             columns = kernel.Columns(payload, _FIRST, _FIRST, self.table, out)
-            kernel.decode(columns, 1, 0, payload.size)
+            kernel.decode(columns, 1, 0, payload.size, self.law)
         elif payload.shape[-1] % 2 == 0:
             # mode="wrap" skips the bounds check that a 16-bit index cannot fail
             np.take(self.pairs, payload.view(np.uint16), out=out.view(np.uint32), mode="wrap")
@@ -90,20 +92,21 @@ class G711(Codec):
             np.take(self.table, payload, out=out, mode="wrap")
 
 
-def _g711(name: str, table: NDArray[np.int16], silence: int) -> G711:
+def _g711(name: str, table: NDArray[np.int16], silence: int, law: int) -> G711:
     pair = np.arange(65536, dtype=np.uint16).view(np.uint8).reshape(-1, 2)
     return G711(
         name=name,
         sample_rate_hz=8000,
         silence=silence,
         table=table,
+        law=law,
         pairs=np.ascontiguousarray(table[pair]).view(np.uint32).reshape(-1),
     )
 
 
 _ALL_CODES = bytes(range(256))
-PCMU = _g711("PCMU", np.frombuffer(audioop.ulaw2lin(_ALL_CODES, 2), np.int16), silence=0xFF)
-PCMA = _g711("PCMA", np.frombuffer(audioop.alaw2lin(_ALL_CODES, 2), np.int16), silence=0xD5)
+PCMU = _g711("PCMU", np.frombuffer(audioop.ulaw2lin(_ALL_CODES, 2), np.int16), silence=0xFF, law=0)
+PCMA = _g711("PCMA", np.frombuffer(audioop.alaw2lin(_ALL_CODES, 2), np.int16), silence=0xD5, law=1)
 
 CODECS: Mapping[int, G711] = {0: PCMU, 8: PCMA}
 """Those that are decoded in columns, by RTP payload type; for the others see

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
+from pipeline.sinks.base import Sink
 from pipeline.sinks.process import ProcessSink
 
 if TYPE_CHECKING:
@@ -27,7 +28,6 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.block import AudioBlock, Event, Track, TrackSummary
-    from pipeline.sinks.base import Sink
 
 logger = logging.getLogger("pipeline.sinks")
 
@@ -73,6 +73,10 @@ class Dispatcher:
             _runner(name, sink, queue_bytes, wait_when_full=wait_when_full)
             for name, sink in sinks.items()
         ]
+        self._listeners = [
+            runner for runner in self.runners if type(runner.sink).event is not Sink.event
+        ]
+        """Of those whose sinks hear events."""
         self._on_closed = on_closed
         self._wait_when_full = wait_when_full
         self._closings: set[int] = set()
@@ -206,7 +210,7 @@ class Dispatcher:
             while self._inbox and left > 0:
                 left -= 1
                 event = self._inbox.popleft()
-                for runner in self.runners:
+                for runner in self._listeners:
                     runner.call("event", event)
         finally:
             self._is_delivering = False

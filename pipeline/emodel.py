@@ -23,6 +23,8 @@ BPL_WITHOUT_CONCEALMENT = 4.3
 """Packet-loss robustness factor of G.711 where lost packets are silent (G.113 Appendix I)."""
 BPL_WITH_CONCEALMENT = 25.1
 """The same with the concealment of G.711 Appendix I."""
+G729_IE, G729_BPL = 11.0, 19.0
+"""Of G.729 Annex A with VAD (G.113 Appendix I); its decoder conceals by itself."""
 
 # G.107 table 2. Levels in dBm0 or dBm0p, loudness ratings and losses in dB.
 _SLR, _RLR, _STMR, _LSTR = 8.0, 2.0, 15.0, 18.0

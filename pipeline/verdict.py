@@ -13,8 +13,9 @@ Of a track, for its entry in the manifest:
     }
 
 `mos` is that of a listener to whom lost packets are silent, `mos_concealed` of one whose receiver
-conceals them by G.711 Appendix I. Both are null where the codec of most packets is another one: the
-parameters of `emodel` are those of G.711.
+conceals them by G.711 Appendix I; for G.729, which conceals by itself, they are the same. Both are
+null where the codec of most packets is another one: G.113 Appendix I has no parameters for it that
+this scale of narrowband speech takes.
 """
 
 from __future__ import annotations
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from pipeline.block import TrackSummary
 
 _G711 = ("PCMU", "PCMA")
+_G729 = "G729"
 
 
 def track_quality(summary: TrackSummary) -> dict[str, Any]:
@@ -61,7 +63,10 @@ def track_quality(summary: TrackSummary) -> dict[str, Any]:
 
 
 def ratings(summary: TrackSummary) -> tuple[float | None, float | None]:
-    """Return a track's R without and with concealment; None where it is not G.711."""
+    """Return a track's R without and with concealment; None where it is not G.711 or G.729."""
+    if summary.codec == _G729:
+        rating = _rating(summary, emodel.G729_BPL, emodel.G729_IE)
+        return rating, rating
     if summary.codec not in _G711:
         return None, None
     return (
@@ -116,11 +121,12 @@ def call_quality(tracks: Sequence[Mapping[str, Any]]) -> dict[str, Any]:
     }
 
 
-def _rating(summary: TrackSummary, bpl: float) -> float:
+def _rating(summary: TrackSummary, bpl: float, ie: float = emodel.G711_IE) -> float:
     return emodel.rating(
         summary.loss_ratio,
         burst_ratio=_burst_ratio(summary),
         bpl=bpl,
+        ie=ie,
         mouth_to_ear_ms=summary.mouth_to_ear_ms,
     )
 

@@ -58,7 +58,9 @@ def _outline(chunk: NDArray[np.float32], samples: int) -> NDArray[np.float32]:
     parts = [chunk[: whole * samples].reshape(whole, samples, -1)]
     if len(chunk) % samples:
         parts.append(chunk[whole * samples :][np.newaxis])
+    # (columns, channels, samples): a column's samples side by side are gone through much faster
+    parts = [np.ascontiguousarray(part.swapaxes(1, 2)) for part in parts]
     return np.concatenate(
-        [np.stack([each.min(axis=1), each.max(axis=1), (each**2).mean(axis=1)]) for each in parts],
+        [np.stack([each.min(axis=2), each.max(axis=2), (each**2).mean(axis=2)]) for each in parts],
         axis=1,
     )

@@ -15,6 +15,19 @@
 #define VECTORIZED
 #endif
 
+/* What compilers do not find themselves is written for registers of 256 bit. */
+#if defined(__x86_64__) && defined(__GNUC__)
+#include <immintrin.h>
+#define WIDE __attribute__((target("avx2")))
+#define IS_WIDE __builtin_cpu_supports("avx2")
+#endif
+
+#ifdef __GNUC__
+#define PREFETCH(address) __builtin_prefetch(address)
+#else
+#define PREFETCH(address) ((void)(address))
+#endif
+
 enum { MAX_COLUMNS = 32 };
 
 /* Arrays whose memory stays where it is while this object lives. */

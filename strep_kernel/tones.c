@@ -9,7 +9,7 @@
 #define ALWAYS
 #endif
 
-enum { KEYS_PER_GROUP = 4, TONES = 2 * KEYS_PER_GROUP, SUMS = 2 * TONES + 1, USUAL_HOP = 80, MAX_HOP = 480, LANES = 16 };
+enum { KEYS_PER_GROUP = 4, TONES = 2 * KEYS_PER_GROUP, SUMS = 2 * TONES + 1, USUAL_HOP = 80, MAX_HOP = 480 };
 
 /* Where the columns of tracks stand; see pipeline.sinks.dtmf._Columns. */
 typedef struct {
@@ -30,21 +30,6 @@ typedef struct {
 static double square(double value)
 {
     return value * value;
-}
-
-VECTORIZED
-static int64_t sum_energy(const int16_t *t, int64_t samples)
-{
-    uint32_t lane[LANES] = {0};
-    int64_t i = 0, energy = 0;
-    for (; i + LANES <= samples; i += LANES)
-        for (int k = 0; k < LANES; k++)
-            lane[k] += (uint32_t)((int32_t)t[i + k] * t[i + k]);
-    for (; i < samples; i++)
-        energy += (int64_t)t[i] * t[i];
-    for (int k = 0; k < LANES; k++)
-        energy += lane[k];
-    return energy;
 }
 
 static inline ALWAYS void products(const int16_t *t, const int16_t *basis, int64_t hop,
@@ -70,11 +55,42 @@ static void add_products(const int16_t *t, const int16_t *basis, int64_t hop, in
         products(t, basis, hop, samples, sums);
 }
 
-VECTORIZED
-static void scale(const int16_t *pcm, int64_t samples, int shift, int16_t *t)
+#ifdef WIDE
+/* `scale` from the first sample on, at most MAX_HOP; `*done` says how far. */
+WIDE
+static int64_t scale_wide(const int16_t *pcm, int64_t samples, int shift, int16_t *t,
+                          int64_t *done)
 {
-    for (int64_t i = 0; i < samples; i++)
+    const __m128i by = _mm_cvtsi32_si128(shift);
+    __m256i sums = _mm256_setzero_si256(); /* of up to 30 pairs of squares of 14 bits */
+    int64_t i = 0, energy = 0;
+    for (; i + 16 <= samples; i += 16) {
+        __m256i x = _mm256_sra_epi16(_mm256_loadu_si256((const __m256i *)(pcm + i)), by);
+        _mm256_storeu_si256((__m256i *)(t + i), x);
+        sums = _mm256_add_epi32(sums, _mm256_madd_epi16(x, x));
+    }
+    uint32_t lane[8];
+    _mm256_storeu_si256((__m256i *)lane, sums);
+    for (int k = 0; k < 8; k++)
+        energy += lane[k];
+    *done = i;
+    return energy;
+}
+#endif
+
+/* Shifts samples to the right, by 2 bits or more; returns the sum of their squares. */
+static int64_t scale(const int16_t *pcm, int64_t samples, int shift, int16_t *t)
+{
+    int64_t i = 0, energy = 0;
+#ifdef WIDE
+    if (IS_WIDE)
+        energy = scale_wide(pcm, samples, shift, t, &i);
+#endif
+    for (; i < samples; i++) {
         t[i] = (int16_t)(pcm[i] >> shift);
+        energy += (int32_t)t[i] * t[i];
+    }
+    return energy;
 }
 
 /* pipeline.sinks.dtmf._digits: the key whose tones both hops hold, or -1. */
@@ -212,8 +228,7 @@ FUNCTION(tones)
         for (int64_t done = 0; done < samples;) {
             int64_t fill = track.fill[r];
             int64_t part = hop - fill < samples - done ? hop - fill : samples - done;
-            scale(pcm + i * samples + done, part, (int)shift, t);
-            int64_t energy = sum_energy(t, part);
+            int64_t energy = scale(pcm + i * samples + done, part, (int)shift, t);
             int is_loud = (double)energy >= least * (double)part;
             int32_t *now = part < hop ? sums : whole;
             if (part == hop)

@@ -167,22 +167,27 @@ class ConversationSink(Sink):
         conversation = party.conversation
         edge = (at_ns, -step, party.track.direction, party)
         # at one moment those who begin come first, so that nobody is thought silent in between
-        insort(conversation.pending, edge, key=lambda each: each[:2])
+        pending = conversation.pending
+        if not pending or pending[-1][:2] <= edge[:2]:
+            pending.append(edge)
+        else:
+            insort(pending, edge, key=lambda each: each[:2])
         if len(conversation.pending) > MAX_PENDING:  # a sender's clock that runs far ahead
             self._settle(conversation, conversation.pending[0][0])
         self._schedule(conversation)
 
     def _schedule(self, conversation: _Conversation) -> None:
         """See to it that the conversation is settled when the next thing can be certain."""
-        moments = [edge[0] for edge in conversation.pending[:1]]
-        moments += [
-            condition.since_ns + condition.least_ns
-            for condition in conversation.conditions
-            if condition.since_ns is not None and not condition.is_told
-        ]
-        if not moments:
+        pending = conversation.pending
+        first_ns = pending[0][0] if pending else None
+        for condition in conversation.conditions:
+            if condition.since_ns is not None and not condition.is_told:
+                certain_ns = condition.since_ns + condition.least_ns
+                if first_ns is None or certain_ns < first_ns:
+                    first_ns = certain_ns
+        if first_ns is None:
             return
-        due_ns = min(moments) + self._settle_ns
+        due_ns = first_ns + self._settle_ns
         if conversation.due_ns is None or due_ns < conversation.due_ns:
             conversation.due_ns = due_ns
             self._pushed += 1
@@ -200,9 +205,9 @@ class ConversationSink(Sink):
             conversation.talking[direction] -= minus_step
             if minus_step < 0:
                 conversation.last_speaker = party
-            talking = [n for n in conversation.talking.values() if n]
+            talking = sum(map(bool, conversation.talking.values()))
             over, quiet = conversation.conditions
-            self._turn(conversation, over, at_ns, holds=len(talking) > 1)
+            self._turn(conversation, over, at_ns, holds=talking > 1)
             self._turn(conversation, quiet, at_ns, holds=not talking)
         conversation.settled_ns = max(conversation.settled_ns, until_ns)
         for condition in conversation.conditions:

@@ -16,11 +16,11 @@ def _small(monkeypatch):
 STAGES = {
     "compiled": [
         "parse", "look-up", "parse, look-up and columns", "ring, statistics and release in one",
-        "decode", "VAD",
+        "decode", "VAD", "key tones",
     ],
     "numpy": [
         "parse", "look-up", "parse, look-up and columns", "ring", "statistics", "release",
-        "decode", "VAD",
+        "decode", "VAD", "key tones",
     ],
 }  # fmt: skip
 

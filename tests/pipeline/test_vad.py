@@ -14,6 +14,7 @@ from hypothesis import strategies as st
 
 from pipeline.block import AudioBlock, Track, TrackSummary
 from pipeline.codecs import PCMU, audioop
+from pipeline.level import band_scale
 from pipeline.sinks import SinkError
 from pipeline.sinks.speech import QUIET, SPEAKING, STARTING, STOPPING
 from pipeline.sinks.vad import VadSink
@@ -541,6 +542,26 @@ def test_other_rates_are_brought_to_8_khz(rate_hz, monkeypatch):
     (segment,) = sink.close(make_track(0), summary)["speech"]
     assert (segment["start_s"], segment["end_s"]) == (1.0, 2.0)
     assert segment["level_dbfs"] == pytest.approx(-21.3, abs=0.8)
+
+
+@pytest.mark.parametrize("samples", [4, 5, 19, 34, 35, 80, 160, 480])
+def test_power_is_exact_for_the_loudest_samples(samples, monkeypatch):
+    random = np.random.default_rng(samples)
+    pcm = random.choice(np.int16([-32768, 32767, 0, 1]), (3, samples))
+    pcm[0], pcm[1, ::2] = -32768, -32768
+    monkeypatch.setattr(AudioBlock, "pcm", property(lambda _: pcm))
+    sink = VadSink(start_ms=100, minimum_dbfs=-100)
+    for row in range(3):
+        sink.open(make_track(row))
+    sink._floor.lowest[:] = np.inf
+    sink.write(make_block([0, 1, 2], [0, 0, 0], [0, 0, 0], pcm))
+    wide = pcm.astype(object)
+    band = (wide[:, 3:] - wide[:, 2:-1] - wide[:, 1:-2] + wide[:, :-3]) ** 2
+    assert sink._floor.lowest_before.tolist()[:3] == [  # the first frame ends a half window
+        total * band_scale(samples) for total in band.sum(axis=1)
+    ]
+    heard = sink._activity.energy[:3] > 0
+    assert sink._activity.energy[:3][heard].tolist() == (wide**2).sum(axis=1)[heard].tolist()
 
 
 class ScalarVad:

@@ -85,7 +85,14 @@ def test_delay_is_told_and_counts():
     assert (quality["mouth_to_ear_ms"], quality["r_factor"]) == (150.0, 89.5)
 
 
-@pytest.mark.parametrize("codec", ["unknown", "telephone-event", "opus"])
+def test_g729_conceals_by_itself():
+    quality = track_quality(dataclasses.replace(CLEAN, codec="G729"))
+    assert (quality["r_factor"], quality["r_factor_concealed"]) == (82.2, 82.2)
+    assert quality["mos"] == quality["mos_concealed"] == 4.1
+    assert track_quality(dataclasses.replace(LOSSY, codec="G729"))["r_factor"] < 75
+
+
+@pytest.mark.parametrize("codec", ["unknown", "telephone-event", "opus", "GSM"])
 def test_what_is_not_g711_has_no_score(codec):
     quality = track_quality(dataclasses.replace(LOSSY, codec=codec))
     assert {quality[name] for name in ("mos", "mos_concealed", "r_factor")} == {None}
