@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from pipeline.manifest import add_earlier
 from pipeline.utc import rfc3339
 from strep.recovery import find_recordings
+from strep.sinks import complete_manifest
 from strep.store import StoreError
 
 if TYPE_CHECKING:
@@ -141,7 +141,7 @@ def _complete(store: Store, legs: Iterable[UUID]) -> None:
             earlier = [each for each in recordings.get(leg, ()) if _is_before(each, rfc3339(at_ns))]
             try:
                 if earlier:
-                    add_earlier(Path(manifest), earlier)
+                    complete_manifest(Path(manifest), earlier)
             except (OSError, LookupError, TypeError, ValueError) as error:
                 logger.warning("manifest not completed", path=manifest, error=str(error))
 
