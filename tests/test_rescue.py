@@ -219,6 +219,21 @@ def test_what_is_not_finished_when_it_is_to_stop_waits_for_the_next_start(tmp_pa
     assert names(tmp_path) == [f"{STEM}.wav.part"]
 
 
+def test_file_that_is_begun_as_it_is_to_stop_is_not_encoded(tmp_path, monkeypatch):
+    part = left(tmp_path)
+    rescuer = Rescuer([Place(tmp_path, file_format=FORMATS["flac"])])
+
+    def adopt(path):
+        rescuer.stop()
+        return file_of(path)
+
+    file_of = WavFile.adopt
+    monkeypatch.setattr(WavFile, "adopt", adopt)
+    rescuer.finish([])
+    assert names(tmp_path) == [f"{STEM}.json", f"{STEM}.wav"]
+    assert not part.exists()
+
+
 def send(serve, first, count):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         for number in range(first, first + count):
