@@ -132,6 +132,25 @@ def add_interrupted(
         _write(path, {key: value for key, value in manifest.items() if value is not None})
 
 
+def add_earlier(path: Path, earlier: Sequence[Mapping[str, Any]]) -> None:
+    """Add earlier recordings to a manifest that was written before they were known.
+
+    Those that it names as unfinished are replaced. Raises as `add_track` does; a manifest that is
+    no more stays so.
+    """
+    with _writing:
+        manifest = _read(path)
+        if not manifest["tracks"]:
+            return
+        before = manifest.get("earlier", [])
+        known = [each for each in before if not each["recording"].endswith(".part")]
+        names = {*manifest["recordings"], *(each["recording"] for each in known)}
+        known += [each for each in _named(path, earlier) if each["recording"] not in names]
+        known.sort(key=lambda each: str(each["started_at"]))
+        if known != before:
+            _write(path, {**manifest, "earlier": known})
+
+
 def _with_track(
     before: Mapping[str, Any],
     path: Path,
@@ -156,8 +175,7 @@ def _with_track(
         (each["at"], each["kind"])
         for each in (*before.get("marks", ()), *recorded.get("marks", ()))
     }
-    others = [each | {"recording": _beside(path, each["recording"])} for each in map(dict, earlier)]
-    others = [each for each in others if each["recording"] not in recordings]
+    others = [each for each in _named(path, earlier) if each["recording"] not in recordings]
     manifest = {
         "version": VERSION,
         "call_leg_id": entry["call_leg_id"],
@@ -321,6 +339,11 @@ def _beside(manifest: Path, recording: str) -> str:
     """Return a recording as the manifest names it."""
     path = Path(recording)
     return path.name if path.parent == manifest.parent else recording
+
+
+def _named(manifest: Path, earlier: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
+    """Return earlier recordings as the manifest names them."""
+    return [{**each, "recording": _beside(manifest, each["recording"])} for each in earlier]
 
 
 def _read(path: Path) -> dict[str, Any]:

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
     from pipeline.packets import Packets
 
+DEFAULT_CLOCK_HZ = 8000
+"""What is taken for the RTP clock where no packet tells it."""
 BREAK_NS = 1_000_000_000
 """Beyond it a difference is no jitter."""
 
@@ -197,7 +199,13 @@ class Statistics(RowState):
     def clock_rate_hz(self, row: int) -> int:
         """Return the rate of a track's RTP clock, by the payload type of most packets; or 8000."""
         counts = self.by_payload_type(row)
-        return CLOCK_RATES_HZ.get(max(counts, key=lambda t: counts[t], default=-1), 8000)
+        if not counts:
+            return DEFAULT_CLOCK_HZ
+        payload_type = max(counts, key=lambda t: counts[t])
+        learnt, unit_ns = self._learnt.get(row, (-1, 0.0))
+        if payload_type != learnt:
+            unit_ns = float(self._ns_per_unit[payload_type])
+        return round(1e9 / unit_ns) if unit_ns else DEFAULT_CLOCK_HZ
 
     def by_payload_type(self, row: int) -> dict[int, int]:
         """Return one track's packets by payload type."""

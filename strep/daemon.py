@@ -241,11 +241,11 @@ class Daemon:
                 raise ConfigError("there is nowhere to read them from")  # noqa: TRY301 -- said below
             settings, taken, restart = reloaded(self._settings, self._read_again())
             load_tls(settings)
+            if self._tls is not None:
+                load_tls(settings, self._tls)
         except ConfigError as error:
             logger.error("settings not reloaded: nothing has changed", error=str(error))  # noqa: TRY400 -- a sentence says all
         else:
-            if self._tls is not None:
-                load_tls(settings, self._tls)
             self._settings = settings
             if taken:
                 logs.configure(settings.log_format, settings.log_level)

@@ -2,24 +2,26 @@
 
 A call goes on in another file after its tracks were closed, its worker has died or the daemon was
 started again. So whenever a track opens, the database is asked for earlier recordings of its call
-leg, and its worker is told, for the manifest.
+leg, and its worker is told, for the manifest. What came to be known too late for that, because the
+daemon ended or the earlier recording was still to be finished, is added to the manifest afterwards.
 """
 
 from __future__ import annotations
 
 import asyncio
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import structlog
 
 from pipeline.utc import rfc3339
 from strep.recovery import find_recordings
+from strep.sinks import complete_manifest
 from strep.store import StoreError
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Mapping, Sequence
-    from pathlib import Path
     from uuid import UUID
 
     from strep.callbook import Earlier
@@ -68,6 +70,19 @@ class History:
         if self._interrupted:
             self._work()
 
+    async def complete(self, legs: Iterable[UUID]) -> None:
+        """Name earlier recordings in manifests that were written before those were known.
+
+        Of these legs, but for those that have open tracks: their workers write the manifests.
+        """
+        busy = self._memory.open_legs()
+        idle = [each for each in legs if str(each) not in busy]
+        await self._memory.written()
+        try:
+            await self._storage.execute(partial(_complete, self._storage.store, idle))
+        except StoreError as error:
+            logger.warning("earlier recordings cannot be looked up", error=str(error))
+
     async def settled(self) -> None:
         """Wait until all that was asked for is done."""
         while self._working is not None:
@@ -111,6 +126,29 @@ def _look_up(store: Store, legs: Iterable[UUID]) -> dict[UUID, dict[str, list[di
     """Return the recordings of those legs that have any, by A and B."""
     found = {leg: _recordings(store.tracks(str(leg))) for leg in legs}
     return {leg: recordings for leg, recordings in found.items() if recordings}
+
+
+def _complete(store: Store, legs: Iterable[UUID]) -> None:
+    for call_leg_id in legs:
+        tracks = store.tracks(str(call_leg_id))
+        recordings = _recordings(tracks)
+        began_ns: dict[tuple[str, str], int] = {}
+        for track in tracks:
+            if track.manifest is not None:
+                key = track.leg, track.manifest
+                began_ns[key] = min(track.opened_ns, began_ns.get(key, track.opened_ns))
+        for (leg, manifest), at_ns in began_ns.items():
+            earlier = [each for each in recordings.get(leg, ()) if _is_before(each, rfc3339(at_ns))]
+            try:
+                if earlier:
+                    complete_manifest(Path(manifest), earlier)
+            except (OSError, LookupError, TypeError, ValueError) as error:
+                logger.warning("manifest not completed", path=manifest, error=str(error))
+
+
+def _is_before(recording: Mapping[str, Any], at: str) -> bool:
+    """Tell whether a recording was over by then, or begun by then by who is no more."""
+    return str(recording["ended_at"] or recording["started_at"]) <= at
 
 
 def _recordings(tracks: Iterable[StoredTrack]) -> dict[str, list[dict[str, Any]]]:

@@ -13,7 +13,13 @@ from strep.specs import ConfigError, fault
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-LIVE = frozenset({"log_format", "log_level", "drain_timeout_s", "keep_calls_days"})
+LIVE = frozenset(
+    {
+        "log_format", "log_level", "drain_timeout_s", "keep_calls_days", "idle_timeout_s",
+        "mouth_to_ear_ms", "allowed_sources", "new_tracks_per_s", "new_tracks_burst",
+        "source_timeout_s",
+    }
+)  # fmt: skip
 """Settings that can change while the daemon runs."""
 LIVE_OF_CONTROL = frozenset(
     {

@@ -175,6 +175,8 @@ class Rescuer:
             return None
         known = (file.frames, file.rate_hz, file.channels, ended_ns)
         finisher = self._finisher = Finisher(place.file_format, sync=True)
+        if self._is_stopped.is_set():  # told so since the last look, when there was another one
+            finisher.hurry(0)
         final = finisher.final_path(file)
         if place.file_format is not None and _frames(final) == file.frames:
             file.discard()  # it was killed between the encoded file's name and this one's end

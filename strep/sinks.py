@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.manifest import add_track
+from pipeline.manifest import add_earlier, add_track
 from pipeline.sinks.load import load
 
 if TYPE_CHECKING:
@@ -51,3 +51,8 @@ def write_manifests(
         if "manifest" in result:
             path = Path(result["manifest"])
             add_track(path, track, summary, results, call=call, earlier=earlier)
+
+
+def complete_manifest(path: Path, earlier: Sequence[Mapping[str, Any]]) -> None:
+    """Name earlier recordings in a manifest that was written before; see `add_earlier`."""
+    add_earlier(path, earlier)

@@ -7,7 +7,7 @@ import re
 from ipaddress import AddressValueError, IPv4Address, IPv6Address
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Annotated, Literal, NamedTuple
-from uuid import UUID
+from uuid import UUID  # noqa: TC003 -- read by pydantic
 
 from pydantic import (
     BaseModel,
@@ -18,7 +18,7 @@ from pydantic import (
     model_validator,
 )
 
-from strep.validation import as_text, one_of, shown
+from strep.validation import as_text, as_uuid, one_of, shown
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Mapping, Sequence
@@ -114,15 +114,6 @@ def parse_event_payload_types(texts: Sequence[str]) -> tuple[EventPayloadType, .
         raise ConfigError(f"--telephone-event-payload-types: {error}") from None
 
 
-def _as_uuid(value: object) -> UUID:
-    try:
-        return value if isinstance(value, UUID) else UUID(as_text(value, "a UUID"))
-    except ValueError:
-        raise ValueError(
-            f"{shown(value)} is not a UUID, such as 0ccc7b54-4df3-4bca-a65a-3da1ecc777f0"
-        ) from None
-
-
 def _as_name(value: object) -> str:
     if name := as_text(value, "the name of a sink"):
         return name
@@ -144,7 +135,7 @@ class Listener(BaseModel):
     model_config = ConfigDict(frozen=True, extra="forbid")
 
     listen: Annotated[Address, PlainValidator(as_address)]
-    call_leg_id: Annotated[UUID, PlainValidator(_as_uuid)] | None = None
+    call_leg_id: Annotated[UUID, PlainValidator(as_uuid)] | None = None
     """The call leg of the plain RTP that arrives here; without one, each stream of plain RTP is a
     call leg of its own."""
     leg: Annotated[Leg, one_of(Leg)] = "A"

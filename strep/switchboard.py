@@ -102,6 +102,8 @@ class Switchboard:
         self._interrupted: list[StoredTrack] = []
         """Tracks that the last daemon, or a worker that died, left open."""
         self._is_draining = False
+        self._ended: set[UUID] = set()
+        """Call legs that were recorded until the end."""
         self._processing: asyncio.Task[None] | None = None
         self._ticker: asyncio.Task[None] | None = None
         self._tasks: set[asyncio.Task[None]] = set()
@@ -176,6 +178,7 @@ class Switchboard:
             await self._rescuing
         if self._history is not None:
             await self._history.settled()
+            await self._history.complete(self._ended)
 
     async def close(self) -> None:
         """Write what is left and close the database."""
@@ -226,7 +229,9 @@ class Switchboard:
             self.plane.track_closed(entry, worker)
         elif self.memory is not None:
             self.memory.keep_track(entry, worker)
-        if self._history is not None and entry["reason"] != "end":
+        if entry["reason"] == "end":
+            self._ended.add(UUID(entry["call_leg_id"]))
+        elif self._history is not None:
             # the next track of the leg may have been opened before
             self._history.look_up(UUID(entry["call_leg_id"]))
 
@@ -281,9 +286,11 @@ class Switchboard:
                 if self.memory is not None:
                     self.memory.add_track(track)
             if self._history is not None:
-                for call_leg_id in {track.call_leg_id for track in finished}:
-                    self._history.look_up(UUID(call_leg_id))
+                legs = {UUID(track.call_leg_id) for track in finished}
+                for call_leg_id in legs:
+                    self._history.look_up(call_leg_id)
                 await self._history.settled()
+                await self._history.complete(legs)
             if self.rescuer.finished or self.rescuer.failed:
                 logger.info(
                     "recordings that a killed process had left are finished",

@@ -9,6 +9,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, get_args
+from uuid import UUID
 
 from pydantic import PlainValidator, ValidationError, ValidatorFunctionWrapHandler, WrapValidator
 
@@ -24,6 +25,16 @@ def as_text(value: object, expected: str) -> str:
     if isinstance(value, str):
         return value
     raise ValueError(f"{shown(value)} is not {expected}")
+
+
+def as_uuid(value: object) -> UUID:
+    """Check for a UUID."""
+    try:
+        return value if isinstance(value, UUID) else UUID(as_text(value, "a UUID"))
+    except ValueError:
+        raise ValueError(
+            f"{shown(value)} is not a UUID, such as 0ccc7b54-4df3-4bca-a65a-3da1ecc777f0"
+        ) from None
 
 
 def as_folder(value: object) -> Path:

@@ -7,6 +7,7 @@ With one worker it lives in the daemon's own process; of several, each has a pro
 from __future__ import annotations
 
 import time
+from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
@@ -86,12 +87,7 @@ class Worker:
             comfort_noise=settings.comfort_noise,
             unix_offset_ns=time.time_ns() - time.monotonic_ns(),
             admission=_admission(self._pending_leg_s),
-            gate=GateSettings(
-                allowed_sources=settings.allowed_sources,
-                new_tracks_per_s=settings.new_tracks_per_s,
-                burst_tracks=settings.new_tracks_burst,
-                source_timeout_s=settings.source_timeout_s,
-            ),
+            gate=Live.of(settings).gate(),
             on_opened=self._opened,
         )
         ports = [
@@ -167,6 +163,9 @@ class Worker:
 
     def reload(self, live: Live) -> None:
         """Take in settings that changed; known legs are to be announced again after it."""
+        self.receiver.idle_timeout_ns = round(live.idle_timeout_s * 1e9)
+        self.receiver.pipeline.mouth_to_ear_ms = live.mouth_to_ear_ms
+        self.receiver.set_gate(live.gate())
         if self._pending_leg_s != live.pending_leg_s:
             self._pending_leg_s = live.pending_leg_s
             self.receiver.set_admission(_admission(live.pending_leg_s))
@@ -252,17 +251,42 @@ def _log_closed(track: Track, summary: TrackSummary, results: Results) -> None:
 
 
 class Live(NamedTuple):
-    """The settings of a worker that can change while it runs."""
+    """The settings of a worker that can change while it runs, ready for JSON."""
 
     log_format: LogFormat
     log_level: LogLevel
+    idle_timeout_s: float
+    mouth_to_ear_ms: float
+    allowed_sources: Sequence[str]
+    new_tracks_per_s: float
+    new_tracks_burst: int
+    source_timeout_s: float
     pending_leg_s: float | None
     """How long a leg that is not known is waited for; None where any leg is received."""
 
     @classmethod
     def of(cls, settings: Settings) -> Live:
         """Return them as the settings have them."""
-        return cls(settings.log_format, settings.log_level, _pending_leg_s(settings))
+        return cls(
+            log_format=settings.log_format,
+            log_level=settings.log_level,
+            idle_timeout_s=settings.idle_timeout_s,
+            mouth_to_ear_ms=settings.mouth_to_ear_ms,
+            allowed_sources=[str(network) for network in settings.allowed_sources],
+            new_tracks_per_s=settings.new_tracks_per_s,
+            new_tracks_burst=settings.new_tracks_burst,
+            source_timeout_s=settings.source_timeout_s,
+            pending_leg_s=_pending_leg_s(settings),
+        )
+
+    def gate(self) -> GateSettings:
+        """Return what the gate goes by."""
+        return GateSettings(
+            allowed_sources=tuple(map(ip_network, self.allowed_sources)),
+            new_tracks_per_s=self.new_tracks_per_s,
+            burst_tracks=self.new_tracks_burst,
+            source_timeout_s=self.source_timeout_s,
+        )
 
 
 def _pending_leg_s(settings: Settings) -> float | None:

@@ -3,6 +3,8 @@ from typing import Any, Self
 
 from numpy.typing import NDArray
 
+VERSION: int
+
 class Columns:
     def __new__(cls, *arrays: NDArray[Any]) -> Self: ...
 

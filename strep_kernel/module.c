@@ -103,7 +103,8 @@ PyMODINIT_FUNC PyInit__kernel(void)
     if (module == NULL)
         return NULL;
     columns_type = (PyTypeObject *)PyType_FromSpec(&columns_spec);
-    if (columns_type == NULL || PyModule_AddObjectRef(module, "Columns", (PyObject *)columns_type)) {
+    if (columns_type == NULL || PyModule_AddObjectRef(module, "Columns", (PyObject *)columns_type) ||
+        PyModule_AddIntConstant(module, "VERSION", KERNEL_VERSION)) {
         Py_DECREF(module);
         return NULL;
     }

@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Self
 
+import pytest
 from prometheus_client.parser import text_string_to_metric_families
+
+from strep.receive.steering import SteeringError, bind_group
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -24,6 +29,15 @@ def free_port(kind: socket.SocketKind) -> int:
     with closing(socket.socket(socket.AF_INET, kind)) as sock:
         sock.bind(("127.0.0.1", 0))
         return sock.getsockname()[1]
+
+
+def needs_steering(workers: int = 2) -> None:
+    """Skip the test where the kernel cannot steer packets to so many workers."""
+    try:
+        for sock in bind_group("127.0.0.1", 0, workers):
+            sock.close()
+    except SteeringError as error:
+        pytest.skip(f"no steering here: {error}")
 
 
 class Serve:
@@ -54,6 +68,14 @@ class Serve:
         if self.process.poll() is None:
             self.process.kill()
             self.process.wait()
+
+    def readiness(self) -> tuple[int, list[str]]:
+        """What `/readyz` answers: the status, and what speaks against it."""
+        try:
+            with urllib.request.urlopen(f"http://{self.http}/readyz", timeout=5) as answer:
+                return answer.status, json.load(answer)["reasons"]
+        except urllib.error.HTTPError as error:
+            return error.code, json.load(error)["reasons"]
 
     def metrics(self) -> dict[str, float]:
         """All samples; labelled ones as `name{label}` with the label's value."""

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import json
 import signal
-import urllib.error
-import urllib.request
 from uuid import UUID
 
 import numpy as np
@@ -38,17 +36,9 @@ def send(serve, call_leg_id, first, last, direction=Direction.INBOUND):
     run_async(send_paced([bytes(each) for each in datagrams], np.zeros(last - first), serve.to))
 
 
-def readiness(serve):
-    try:
-        with urllib.request.urlopen(f"http://{serve.http}/readyz", timeout=5) as answer:
-            return answer.status, json.load(answer)["reasons"]
-    except urllib.error.HTTPError as error:
-        return error.code, json.load(error)["reasons"]
-
-
 def terminate(serve):
     serve.process.send_signal(signal.SIGTERM)
-    serve.wait_until(lambda: readiness(serve)[0] == 503, "the daemon drains")
+    serve.wait_until(lambda: serve.readiness()[0] == 503, "the daemon drains")
 
 
 def logged(serve, event):
@@ -69,7 +59,7 @@ def test_running_calls_finish_and_new_ones_are_refused(tmp_path, workers):
         send(serve, ALSO_RUNNING, 0, 20)
         serve.wait_for("strep_packets_total", 40)
         terminate(serve)
-        assert readiness(serve) == (503, ["the daemon is about to stop"])
+        assert serve.readiness() == (503, ["the daemon is about to stop"])
         send(serve, NEW, 0, 10)
         send(serve, RUNNING, 20, 40)
         # the other side of a running call is no new call

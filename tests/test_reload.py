@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import json
 import signal
+from ipaddress import ip_network
 
 import pytest
 from loopback import Serve
 
 from strep.config import ConfigError, Settings
 from strep.control.settings import ControlSettings
+from strep.receive.gate import GateSettings
 from strep.reload import LIVE, LIVE_OF_CONTROL, reloaded
+from strep.worker import Live
 
 CONTROL = {"allow_unsigned_webhooks": True, "media_target": "udp:192.0.2.1:9000"}
 
@@ -19,9 +22,32 @@ def of(control=None, **settings):
     return Settings(control=None if control is None else CONTROL | control, **settings)
 
 
-def test_what_can_change_is_there():
-    assert set(Settings.model_fields) >= LIVE
-    assert set(ControlSettings.model_fields) >= LIVE_OF_CONTROL
+RESTART = {
+    "media", "http", "http_token_file", "http_tls_certificate", "http_tls_key", "recordings",
+    "database", "sinks", "workers", "max_tracks", "reorder_ms", "max_gap_s", "max_ahead_s",
+    "concealment", "comfort_noise", "telephone_event_payload_types", "learn_telephone_events",
+    "payload_types", "tick_ms", "receive_buffer_bytes", "slot_bytes",
+}  # fmt: skip
+RESTART_OF_CONTROL = {
+    "api_key_file", "base_url", "command_timeout_s", "max_commands", "webhook_public_key",
+    "allow_unsigned_webhooks", "port_range", "port_host", "advertised_host", "port_cooldown_s",
+    "stop_grace_s", "pending_leg_s",
+}  # fmt: skip
+
+
+def test_it_is_said_of_each_setting_whether_it_can_change():
+    assert set(Settings.model_fields) - {"control"} == LIVE | RESTART
+    assert set(ControlSettings.model_fields) == LIVE_OF_CONTROL | RESTART_OF_CONTROL
+    assert not LIVE & RESTART | LIVE_OF_CONTROL & RESTART_OF_CONTROL
+
+
+def test_what_can_change_is_said_to_another_process_as_json():
+    live = Live.of(of(allowed_sources=["192.0.2.0/24", "2001:db8::/32"], new_tracks_burst=3))
+    told = Live(*json.loads(json.dumps(live)))
+    assert told == live
+    assert told.gate() == GateSettings(
+        allowed_sources=(ip_network("192.0.2.0/24"), ip_network("2001:db8::/32")), burst_tracks=3
+    )
 
 
 def test_same_settings_change_nothing():

@@ -4,8 +4,6 @@ import json
 import os
 import signal
 import socket
-import urllib.error
-import urllib.request
 from uuid import UUID
 
 import pytest
@@ -219,6 +217,21 @@ def test_what_is_not_finished_when_it_is_to_stop_waits_for_the_next_start(tmp_pa
     assert names(tmp_path) == [f"{STEM}.wav.part"]
 
 
+def test_file_that_is_begun_as_it_is_to_stop_is_not_encoded(tmp_path, monkeypatch):
+    part = left(tmp_path)
+    rescuer = Rescuer([Place(tmp_path, file_format=FORMATS["flac"])])
+
+    def adopt(path):
+        rescuer.stop()
+        return file_of(path)
+
+    file_of = WavFile.adopt
+    monkeypatch.setattr(WavFile, "adopt", adopt)
+    rescuer.finish([])
+    assert names(tmp_path) == [f"{STEM}.json", f"{STEM}.wav"]
+    assert not part.exists()
+
+
 def send(serve, first, count):
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
         for number in range(first, first + count):
@@ -262,14 +275,6 @@ def test_killed_daemon_leaves_a_recording_that_the_next_one_finishes(tmp_path):
     ]
 
 
-def readiness(serve):
-    try:
-        with urllib.request.urlopen(f"http://{serve.http}/readyz", timeout=5) as answer:
-            return answer.status, json.load(answer)["reasons"]
-    except urllib.error.HTTPError as error:
-        return error.code, json.load(error)["reasons"]
-
-
 def test_daemon_with_a_low_disk_goes_on_and_finishes_what_was_left_without_a_database(tmp_path):
     part = left(tmp_path, STEM.replace(str(CALL), str(UUID(int=1))))
     with Serve(
@@ -279,7 +284,7 @@ def test_daemon_with_a_low_disk_goes_on_and_finishes_what_was_left_without_a_dat
         send(serve, 0, 50)
         serve.wait_for("strep_recordings_put_off{wav}", 1)
         serve.wait_for("strep_recordings_rescued_total{finished}", 1)
-        assert readiness(serve) == (503, ["the disk is too full for further recordings: wav"])
+        assert serve.readiness() == (503, ["the disk is too full for further recordings: wav"])
         metrics = serve.metrics()
         assert serve.stop() == 0
     assert metrics["strep_recordings_disk_low{wav}"] >= 1

@@ -159,6 +159,38 @@ def test_earlier_recordings_are_told_when_a_track_opens_or_closed_too_late(tmp_p
     run(scenario, tmp_path)
 
 
+def test_manifest_that_was_written_at_the_end_names_earlier_recordings_all_the_same(tmp_path):
+    def manifest(name, **more):
+        path = tmp_path / f"{name}.json"
+        path.write_text(
+            json.dumps({"recordings": [f"{name}.wav"], "tracks": [{"reason": "end"}], **more})
+        )
+        return {"recording": str(tmp_path / f"{name}.wav"), "manifest": str(path)}
+
+    async def first(rig):
+        rig.board.track_opened(OPENED, 0)
+        rig.board.track_closed(CLOSED | manifest("a"), 0)
+
+    async def second(rig):
+        unfinished = {"recording": "a.wav.part", "started_at": "2026-01-31T12:00:00.000Z"}
+        for direction, more in (("inbound", {"earlier": [unfinished]}), ("outbound", {})):
+            opened = LATER | {"direction": direction}
+            rig.board.track_opened(opened, 0)
+            ended = {"ended_at": "2026-01-31T12:03:00.000Z", "reason": "end"}
+            rig.board.track_closed(CLOSED | opened | ended | manifest(direction, **more), 0)
+
+    run(first, tmp_path)
+    run(second, tmp_path)
+    earlier = {
+        "recording": "a.wav",
+        "started_at": "2026-01-31T12:00:00.000Z",
+        "ended_at": "2026-01-31T12:01:00.000Z",
+    }
+    for name in ("inbound", "outbound"):
+        assert json.loads((tmp_path / f"{name}.json").read_text())["earlier"] == [earlier]
+    assert "earlier" not in json.loads((tmp_path / "a.json").read_text())
+
+
 def test_old_calls_are_forgotten_and_open_ones_kept(tmp_path):
     day_ns = 86_400 * 1_000_000_000
     now_ns = 1_769_860_800 * 1_000_000_000  # 2026-01-31T12:00:00Z

@@ -12,8 +12,8 @@ from wirecases import CALL, rtp, strep
 
 from pipeline.decoders import load_library
 from strep.config import Settings
-from strep.wire import PacketBatch
-from strep.worker import Worker
+from strep.wire import Endpoint, PacketBatch
+from strep.worker import Live, Worker
 
 LARGE = bytes([31 << 3]) + bytes(40)
 """Opus: one frame of 20 ms."""
@@ -48,3 +48,19 @@ def test_a_declared_codec_is_decoded_whether_it_was_told_before_or_after(
         worker.stop()
     assert codecs_heard == (["opus", "opus"] if is_decoded else ["unknown", "unknown"])
     assert end == ([1920, 960] if is_decoded else [0, 0])
+
+
+def test_settings_that_change_reach_the_receiver(tmp_path):
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+        sock.bind(("127.0.0.1", 0))
+        told = {"media": "127.0.0.1:0", "sinks": [], "recordings": Path(tmp_path)}
+        worker = Worker(Settings(**told), [sock], tell=lambda *_: None)
+        changed = {"idle_timeout_s": 5, "mouth_to_ear_ms": 150, "allowed_sources": ["192.0.2.0/24"]}
+        worker.reload(Live.of(Settings(**told, **changed)))
+        assert worker.receiver.idle_timeout_ns == 5_000_000_000
+        assert worker.receiver.pipeline.mouth_to_ear_ms == 150
+        batch = PacketBatch()
+        batch.add(strep(rtp()), 0, Endpoint.of("198.51.100.9", 4000).pack(), bytes(24))
+        worker.receiver.receive(batch)
+        assert worker.receiver.datagrams["source_not_allowed"] == 1
+        worker.stop()

@@ -42,6 +42,12 @@ class SinkError(ValueError):
     """A sink cannot be had as asked for: no such sink, wrong options, an unusable folder."""
 
 
+def check_range(option: str, value: float, least: float, most: float) -> None:
+    """Raise `SinkError` for an option (`SINK: NAME`) beyond its range."""
+    if not least <= value <= most:
+        raise SinkError(f"{option} must be between {least:g} and {most:g}, not {value:g}")
+
+
 class Sink(ABC):
     """Receives the audio of all tracks; see the module for the order of calls.
 

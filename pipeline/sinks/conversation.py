@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING, Any, ClassVar
 import numpy as np
 
 from pipeline.block import Event
-from pipeline.sinks.base import Sink, SinkError
+from pipeline.sinks.base import Sink, check_range
 from pipeline.talk import mutual_silence, talk_over
 from pipeline.utc import rfc3339
 
@@ -64,10 +64,10 @@ class ConversationSink(Sink):
         settle_ms: float = 750.0,
         max_segments: int = 10_000,
     ) -> None:
-        _check("silence_s", silence_s, 0.1, 3600)
-        _check("overlap_ms", overlap_ms, 1, 60_000)
-        _check("settle_ms", settle_ms, 0, 60_000)
-        _check("max_segments", max_segments, 1, 1_000_000)
+        check_range("conversation: silence_s", silence_s, 0.1, 3600)
+        check_range("conversation: overlap_ms", overlap_ms, 1, 60_000)
+        check_range("conversation: settle_ms", settle_ms, 0, 60_000)
+        check_range("conversation: max_segments", max_segments, 1, 1_000_000)
         self._silence_ns = round(silence_s * 1e9)
         self._overlap_ns = round(overlap_ms * 1e6)
         self._settle_ns = round(settle_ms * 1e6)
@@ -323,10 +323,3 @@ class _Conversation:
     def seconds(self, moment_ns: int) -> float:
         """Return a moment as seconds since the first packet."""
         return round((moment_ns - self.first.opened_ns) / 1e9, 4)
-
-
-def _check(name: str, value: float, least: float, most: float) -> None:
-    if not least <= value <= most:
-        raise SinkError(
-            f"conversation: {name} must be between {least:g} and {most:g}, not {value:g}"
-        )

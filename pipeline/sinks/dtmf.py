@@ -27,7 +27,7 @@ import numpy as np
 
 from pipeline.keypress import KeyPress
 from pipeline.rows import RowState
-from pipeline.sinks.base import Sink, SinkError
+from pipeline.sinks.base import Sink, check_range
 from strep_kernel import load
 
 if TYPE_CHECKING:
@@ -93,12 +93,12 @@ class DtmfSink(Sink):
         pause_ms: float = 40.0,
         max_presses: int = 1000,
     ) -> None:
-        _check("minimum_dbfs", minimum_dbfs, -70, 0)
-        _check("twist_db", twist_db, 0, 30)
-        _check("purity", purity, 0.1, 0.99)
-        _check("minimum_ms", minimum_ms, 20, 10_000)
-        _check("pause_ms", pause_ms, 20, 10_000)
-        _check("max_presses", max_presses, 1, 1_000_000)
+        check_range("dtmf: minimum_dbfs", minimum_dbfs, -70, 0)
+        check_range("dtmf: twist_db", twist_db, 0, 30)
+        check_range("dtmf: purity", purity, 0.1, 0.99)
+        check_range("dtmf: minimum_ms", minimum_ms, 20, 10_000)
+        check_range("dtmf: pause_ms", pause_ms, 20, 10_000)
+        check_range("dtmf: max_presses", max_presses, 1, 1_000_000)
         self._minimum_dbfs = minimum_dbfs
         self._twist_db = twist_db
         self._purity = purity
@@ -489,8 +489,3 @@ def _digits(
         aligned = (a * c + b * d) * cosine + (a * d - b * c) * sine
         is_key &= aligned * np.abs(aligned) >= alignment * (first * second)
     return np.where(is_key, 4 * tones[0] + tones[1] - 4, _NO_KEY).astype(np.int8)
-
-
-def _check(name: str, value: float, least: float, most: float) -> None:
-    if not least <= value <= most:
-        raise SinkError(f"dtmf: {name} must be between {least:g} and {most:g}, not {value:g}")

@@ -32,7 +32,7 @@ import numpy as np
 from pipeline.block import Event
 from pipeline.level import FULL_SCALE_POWER
 from pipeline.rows import RowState
-from pipeline.sinks.base import Sink, SinkError
+from pipeline.sinks.base import Sink, check_range
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -124,10 +124,7 @@ class SpeechSink(Sink):
         }
 
     def _check(self, option: str, value: float, least: float, most: float) -> None:
-        if not least <= value <= most:
-            raise SinkError(
-                f"{self._name}: {option} must be between {least:g} and {most:g}, not {value:g}"
-            )
+        check_range(f"{self._name}: {option}", value, least, most)
 
     def _trim(self) -> None:
         """Give memory back: no track is open."""

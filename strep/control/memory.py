@@ -116,6 +116,10 @@ class Memory:
         self._given += 1
         self.write()
 
+    def open_legs(self) -> set[str]:
+        """Return the ids of the call legs that have open tracks."""
+        return {track.call_leg_id for track in self._open_tracks.values()}
+
     def write(self) -> None:
         """Begin to write what waits, unless that is under way."""
         if self._writing is None and self.waiting:

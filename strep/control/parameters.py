@@ -18,7 +18,7 @@ from uuid import UUID
 from pydantic import BaseModel, BeforeValidator, ConfigDict, PlainValidator
 
 from strep.specs import Address
-from strep.validation import as_text, between, one_of, shown
+from strep.validation import as_text, as_uuid, between, one_of, shown
 
 __all__ = [
     "INT32_MAX",
@@ -161,15 +161,6 @@ def _as_content(value: object) -> Base64:
     return encoded
 
 
-def _as_uuid(value: object) -> UUID:
-    try:
-        return value if isinstance(value, UUID) else UUID(as_text(value, "a UUID"))
-    except ValueError:
-        raise ValueError(
-            f"{shown(value)} is not a UUID, such as 0ccc7b54-4df3-4bca-a65a-3da1ecc777f0"
-        ) from None
-
-
 def _as_target(value: object) -> str:
     return target_text(parse_target(as_text(value, "udp:IP:PORT")))
 
@@ -284,7 +275,7 @@ Speech = Annotated[str, PlainValidator(_as_speech)]
 Flag = Annotated[bool, PlainValidator(_as_flag)]
 Count = Annotated[int, between(0, INT32_MAX)]
 PositiveCount = Annotated[int, between(1, INT32_MAX)]
-Uuid = Annotated[UUID | str, PlainValidator(_as_uuid)]
+Uuid = Annotated[UUID | str, PlainValidator(as_uuid)]
 WebUrl = Annotated[str, _url("http", "https")]
 WebSocketUrl = Annotated[str, _url("ws", "wss")]
 PhoneNumber = Annotated[str, PlainValidator(_as_phone_number)]

@@ -57,14 +57,20 @@ class Gate:
     """Pins and buckets of one receiver with at most `max_tracks` rows."""
 
     def __init__(self, max_tracks: int, settings: GateSettings) -> None:
-        self.source_timeout_ns = round(settings.source_timeout_s * 1e9)
         self._pins = np.zeros((max_tracks, WORDS), np.uint64)
-        self._networks = tuple(map(_mapped, settings.allowed_sources))
         self._is_allowed: dict[bytes, bool] = {}
-        self._buckets = _Buckets(settings.new_tracks_per_s, settings.burst_tracks)
+        self._buckets = _Buckets()
+        self.set(settings)
         self._kernel = kernel = load()
         if kernel is not None:
             self._columns = kernel.Columns(self._pins)
+
+    def set(self, settings: GateSettings) -> None:
+        """Go by these settings from now on; open tracks stay."""
+        self.source_timeout_ns = round(settings.source_timeout_s * 1e9)
+        self._networks = tuple(map(_mapped, settings.allowed_sources))
+        self._is_allowed.clear()
+        self._buckets.set(settings.new_tracks_per_s, settings.burst_tracks)
 
     def pin(self, rows: NDArray[np.intp], source: NDArray[np.uint8]) -> None:
         """Pin tracks to sources, (n, 24) uint8 as in `Endpoint`."""
@@ -118,12 +124,17 @@ class Gate:
 class _Buckets:
     """A bucket of tokens for each address that has opened tracks lately."""
 
-    def __init__(self, per_s: float, burst: int) -> None:
-        self._per_ns = per_s / 1e9
-        self._burst = float(burst)
+    def __init__(self) -> None:
+        self._per_ns = 0.0
+        self._burst = 0.0
         self._levels: dict[bytes, tuple[float, int]] = {}
         """Tokens, and when there were so many; a full bucket need not be here."""
         self._next_purge_ns = 0
+
+    def set(self, per_s: float, burst: int) -> None:
+        """Fill buckets at this rate, up to `burst`."""
+        self._per_ns = per_s / 1e9
+        self._burst = float(burst)
 
     def tokens(self, address: bytes, now_ns: int) -> float:
         """Return how many tokens an address has."""

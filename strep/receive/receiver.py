@@ -113,6 +113,7 @@ class Receiver:
         )
         self.rtcp = RtcpListener(self.pipeline, self.table, flow_ids, unix_offset_ns=unix_offset_ns)
         self.idle_timeout_ns = round(idle_timeout_s * 1e9)
+        """May be changed, as `pipeline.mouth_to_ear_ms`."""
         self.unix_offset_ns = unix_offset_ns
         self.read = 0
         """Datagrams read."""
@@ -174,6 +175,11 @@ class Receiver:
         before, self._admission = self._admission, admission
         for waited in [] if before is None else before.release():
             self._take(waited)
+
+    def set_gate(self, settings: GateSettings) -> None:
+        """Let the gate, where there is one, go by these settings from now on."""
+        if self._gate is not None:
+            self._gate.set(settings)
 
     def take_no_new(self, further: Iterable[UUID] = ()) -> None:
         """Drain: refuse and count, as `draining`, what would open a track of a new call leg.

@@ -224,8 +224,6 @@ class Scenario(_Table):
         return [event for event in self.event if isinstance(event, kind)]
 
 
-TABLES = tuple(Scenario.model_fields)
-"""The keys of a scenario, where one is written down."""
 KEYS = frozenset(
     key for model in (Scenario, CallPlan, AudioPlan, NetworkPlan, *_KINDS.values())
     for key in model.model_fields

@@ -27,25 +27,16 @@ from controlled import (
     stored,
 )
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from loopback import needs_steering
 from wirecases import rtp, strep
 
 from strep.control.webhooks import sign
-from strep.receive.steering import SteeringError, bind_group
 from strep.simulator import LocalCarrier, difference, expected_audio
 
 FLUSHED = "wav:flush_s=0.1"
 KEY = bytes(range(32))
 AT_ONCE = {"inbound": "agent", "outbound": "agent"}
 """Both sides speak within the first second."""
-
-
-def needs_steering(workers):
-    if workers > 1:
-        try:
-            for sock in bind_group("127.0.0.1", 0, workers):
-                sock.close()
-        except SteeringError as error:
-            pytest.skip(f"no steering here: {error}")
 
 
 def hang_up(carrier, serve, call):
@@ -87,7 +78,8 @@ def assert_beginning_is_recorded(path, logs):
 @pytest.mark.parametrize("way", ["target", "ports"])
 @pytest.mark.parametrize("workers", [1, 2])
 def test_answered_call_is_forked_recorded_and_remembered(tmp_path, way, workers):
-    needs_steering(workers)
+    if workers > 1:
+        needs_steering(workers)
     with (
         LocalCarrier(speed=4) as carrier,
         controlled(
@@ -344,7 +336,8 @@ def test_packets_before_the_webhook_are_recorded_and_strangers_are_not(tmp_path)
 
 @pytest.mark.parametrize("workers", [1, 2])
 def test_port_that_another_program_has_is_passed_over(tmp_path, workers):
-    needs_steering(workers)
+    if workers > 1:
+        needs_steering(workers)
     with (
         LocalCarrier() as carrier,
         controlled(

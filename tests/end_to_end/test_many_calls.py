@@ -12,9 +12,8 @@ import sys
 import pytest
 from carrierprocess import CarrierProcess
 from controlled import answer, controlled, get, manifests, post, recorded
-from loopback import DEADLINE_S
+from loopback import DEADLINE_S, needs_steering
 
-from strep.receive.steering import SteeringError, bind_group
 from strep.simulator import difference, expected_audio
 from strep.store import Store
 
@@ -39,12 +38,7 @@ def commanded(folder):
 
 @pytest.mark.parametrize("workers", [2])
 def test_every_recording_is_what_was_sent_less_what_was_lost(tmp_path, workers):
-    if workers > 1:
-        try:
-            for sock in bind_group("127.0.0.1", 0, workers):
-                sock.close()
-        except SteeringError as error:
-            pytest.skip(f"no steering here: {error}")
+    needs_steering(workers)
     with (
         CarrierProcess(tmp_path, *SCENARIO) as carrier,
         controlled(

@@ -14,12 +14,11 @@ from uuid import UUID
 import numpy as np
 import pytest
 import soundfile
-from loopback import Serve
+from loopback import Serve, needs_steering
 
 from pipeline.codecs import PCMU
 from strep import cli
 from strep.media import packetize
-from strep.receive.steering import SteeringError, bind_group
 from strep.wire import Direction, StrepHeader
 
 LEG = UUID("428c31b6-7af4-4bcb-b7f5-5013ef9657c1")
@@ -29,11 +28,7 @@ LOUD, TOLD = PCMU.table[OPEN], PCMU.table[SECRET]
 
 @pytest.fixture(autouse=True)
 def _steering():
-    try:
-        for sock in bind_group("127.0.0.1", 0, 2):
-            sock.close()
-    except SteeringError as error:
-        pytest.skip(f"no steering here: {error}")
+    needs_steering()
 
 
 class Call:

@@ -196,6 +196,17 @@ def test_renewed_row_knows_nothing_of_its_past():
     assert figures.first_arrival_ns[0] == 100 * MS
 
 
+def test_clock_rate_is_that_of_most_packets_where_the_settings_or_the_track_told_it_too():
+    figures = Statistics({0: 8000, 96: 48_000})
+    for row in range(4):
+        figures.renew(row)
+    assert figures.clock_rate_hz(0) == 8000
+    push(figures, P(payload_type=96), P(sequence=1, payload_type=96), P(sequence=2))
+    figures.learn_clock(1, 111, 16_000)
+    push(figures, P(1, payload_type=111), P(2, payload_type=97), P(3))
+    assert [figures.clock_rate_hz(row) for row in range(4)] == [48_000, 16_000, 8000, 8000]
+
+
 def test_a_clock_that_is_learnt_counts_from_the_next_packet_on():
     figures = statistics(P(payload_type=111, timestamp=0), P(1, payload_type=111))
     figures.learn_clock(0, 111, 48_000)

@@ -17,61 +17,21 @@ import pytest
 import soundfile
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from wavbench import CALL, MS, STEM, make_track, recording
+from wavbench import block as frames
 
-from pipeline.block import AudioBlock, Track
 from pipeline.codecs import PCMA, PCMU
 from pipeline.sinks import SinkError
 from pipeline.sinks.wav import WavSink
 
 pytestmark = pytest.mark.usefixtures("kernel")
 
-CALL = UUID("428c31b6-7af4-4bcb-b7f5-5013ef9657c1")
-STEM = f"20260101T000000Z-{CALL}"
-UNIX_NS = 1_767_225_600_000_000_000
-MS = 1_000_000
 SUMMARY = None  # the sink does not look at it
-
-
-def make_track(row=0, direction="inbound", *, opened_ms=0, call=CALL, leg="A", generation=0):
-    return Track(
-        row=row,
-        generation=generation,
-        call_leg_id=call,
-        leg=leg,
-        direction=direction,
-        opened_ns=opened_ms * MS,
-        opened_unix_ns=UNIX_NS + opened_ms * MS,
-        source="192.0.2.1:4000",
-        destination="192.0.2.2:9000",
-        ssrc=1,
-    )
 
 
 def frame(codes, position=0, *, row=0, arrival_ms=0, codec=PCMU):
     """A block of one frame."""
     return frames([row], [position], [codes], arrival_ms=arrival_ms, codec=codec)
-
-
-def frames(rows, positions, codes, *, arrival_ms=0, codec=PCMU):
-    count = len(rows)
-    return AudioBlock(
-        codec=codec,
-        rows=np.array(rows, np.intp),
-        position=np.array(positions, np.int64),
-        gap_samples=np.zeros(count, np.int64),
-        lost=np.zeros(count, np.int64),
-        arrival_ns=np.full(count, arrival_ms * MS, np.int64),
-        payload=np.frombuffer(b"".join(codes), np.uint8).reshape(count, -1),
-    )
-
-
-@contextlib.contextmanager
-def recording(directory, **options):
-    """A sink that finishes files as it is told, in no thread of its own."""
-    sink = WavSink(directory=directory, fsync_s=0, **options)
-    sink.start()
-    yield sink
-    sink.stop()
 
 
 def pcm(path):
@@ -605,15 +565,21 @@ def test_folder_that_vanished_is_made_again(tmp_path):
     assert pcm(results["recording"]) == [[LOUD_U_PCM] * 4, [0] * 4]
 
 
+def vanish(sink, folder):
+    """Record a little, and remove the folder when that is on disk; return the track."""
+    track = make_track()
+    sink.open(track)
+    sink.write(frame(LOUD_U * 4))
+    sink.tick(10_000 * MS)
+    shutil.rmtree(folder)
+    return track
+
+
 def test_recording_whose_folder_vanishes_is_whole_in_the_end(tmp_path):
     folder = tmp_path / "recordings"
     with recording(folder) as sink:
         before = len(names(Path("/dev/fd")))
-        track = make_track()
-        sink.open(track)
-        sink.write(frame(LOUD_U * 4))
-        sink.tick(10_000 * MS)
-        shutil.rmtree(folder)
+        track = vanish(sink, folder)
         sink.write(frame(LOUD_U * 4, 4))
         results = sink.close(track, SUMMARY)
         assert len(names(Path("/dev/fd"))) == before
@@ -626,11 +592,7 @@ def test_folder_that_vanishes_and_cannot_be_made_leaves_no_descriptor_open(tmp_p
     folder = tmp_path / "recordings"
     with recording(folder) as sink:
         before = len(names(Path("/dev/fd")))
-        track = make_track()
-        sink.open(track)
-        sink.write(frame(LOUD_U * 4))
-        sink.tick(10_000 * MS)
-        shutil.rmtree(folder)
+        track = vanish(sink, folder)
         folder.touch()
         results = sink.close(track, SUMMARY)
         assert len(names(Path("/dev/fd"))) == before
@@ -784,11 +746,7 @@ def test_recording_goes_on_in_its_file_when_there_is_space_again(
 def test_recording_that_can_neither_be_written_nor_finished_has_no_path(tmp_path):
     folder = tmp_path / "recordings"
     with recording(folder) as sink:
-        track = make_track()
-        sink.open(track)
-        sink.write(frame(LOUD_U * 4))
-        sink.tick(10_000 * MS)
-        shutil.rmtree(folder)
+        track = vanish(sink, folder)
         folder.touch()
         with largest_file(110):
             sink.write(frame(LOUD_U * 4, 4))

@@ -126,6 +126,20 @@ def test_only_allowed_networks_open_tracks():
     assert rig.receiver.datagrams["source_not_allowed"] == 1
 
 
+def test_settings_that_change_hold_for_new_tracks_only():
+    rig = Rig(allowed_sources=(ip_network("192.0.2.0/24"),))
+    assert rig.receive((packet(0), 0, CARRIER), (packet(0, 1), 0, SIX)) == [ACCEPTED, NOT_ALLOWED]
+    rig.receiver.set_gate(
+        GateSettings(
+            allowed_sources=(ip_network("2001:db8::/32"),), burst_tracks=1, new_tracks_per_s=0.1
+        )
+    )
+    assert rig.receive(
+        (packet(1), 20, CARRIER), (packet(0, 2), 20, CARRIER), (packet(0, 1), 20, SIX),
+        (packet(0, 3), 20, SIX),
+    ) == [ACCEPTED, NOT_ALLOWED, ACCEPTED, TOO_MANY]  # fmt: skip
+
+
 def test_host_that_opens_too_many_has_to_wait_and_others_need_not():
     rig = Rig(new_tracks_per_s=10, burst_tracks=3)
     flood = [(packet(0, leg), 0, OTHER_PORT if leg % 2 else CARRIER) for leg in range(6)]
