@@ -226,12 +226,13 @@ def test_call_of_a_killed_worker_goes_on_in_a_second_segment(tmp_path, way):
         metrics = serve.metrics()
         assert serve.stop() == 0
     assert metrics["strep_datagrams_total{unknown_leg}"] == 0
-    (manifest,) = manifests(tmp_path, leg)
-    assert_end_is_recorded(tmp_path, manifest, logs)
-    assert manifest["call"]["from"] == "+15550100000"
-    (part,) = tmp_path.glob("*.part")
-    assert_beginning_is_recorded(part, logs)
-    assert [each["recording"] for each in manifest["earlier"]] == [part.name]
+    first, second = manifests(tmp_path, leg)
+    assert not list(tmp_path.glob("*.part"))
+    assert first["reason"] == "interrupted"
+    assert_beginning_is_recorded(tmp_path / first["recordings"][0], logs)
+    assert_end_is_recorded(tmp_path, second, logs)
+    assert second["call"]["from"] == "+15550100000"
+    assert [each["recording"] for each in second["earlier"]] == first["recordings"]
     details = stored(tmp_path, leg)
     assert [track.reason for track in details.tracks] == [
         "interrupted", "interrupted", "closed", "closed",
