@@ -244,7 +244,7 @@ def _play(scratch: Path, match: Match, contestant: Contestant, seconds: float) -
             done = measure.measure(receiver, source, round(traffic.total_pps * seconds))
             heard = receiver.totals()
     finally:
-        shutil.rmtree(scratch / "recordings", ignore_errors=True)
+        receivers.remove_recordings(scratch / "recordings")
     held_back = match.tracks * contestant.holds_back
     done.missing = max(0, source.sent - round(heard["packets"]) - held_back)
     return done

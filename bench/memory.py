@@ -8,7 +8,6 @@ calls that come and go is simulated in fast motion (`bench.churn`).
 from __future__ import annotations
 
 import json
-import shutil
 import subprocess
 import sys
 import time
@@ -85,7 +84,7 @@ def _opened_and_closed(context: Context, name: str, tracks: int) -> dict[str, An
                 _until_closed(daemon)
                 found.append((opened, held, accounting.resident_bytes(pid), load.sent))
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        receivers.remove_recordings(folder)
     (opened, held, closed, _), (_, held_again, closed_again, _) = found
     return {
         "sinks": name,

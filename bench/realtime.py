@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import shutil
 import time
 from typing import TYPE_CHECKING, Any
 
@@ -50,7 +49,7 @@ def _loaded(context: Context, tracks: int, seconds: float) -> tuple[dict[str, An
             done = measure.measure(daemon, source, round(traffic.total_pps * seconds))
             totals = daemon.totals()
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        receivers.remove_recordings(folder)
     lost = sum(totals[name] for name in ("kernel_drops", "refused", "lost", "missed_by_sinks"))
     done.missing = max(0, source.sent - round(totals["packets"]))
     row = {

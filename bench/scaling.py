@@ -7,7 +7,6 @@ well; where there are only two, it shares them with the workers.
 
 from __future__ import annotations
 
-import shutil
 from typing import TYPE_CHECKING
 
 from bench import machine, measure, receivers
@@ -72,7 +71,7 @@ def _loaded(context: Context, workers: int, seconds: float) -> measure.Run:
             done = measure.measure(daemon, source, round(traffic.total_pps * seconds))
             done.missing = max(0, source.sent - done.drops - round(daemon.totals()["packets"]))
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        receivers.remove_recordings(folder)
     return done
 
 

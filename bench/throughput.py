@@ -7,7 +7,6 @@ accepted and none is lost anywhere: not by the kernel, not in the receiver, not 
 from __future__ import annotations
 
 import math
-import shutil
 from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
@@ -114,7 +113,7 @@ def _measured(
             highest, limit = search(probe, precision=precision)
             say(f"no loss up to {highest:,.0f} packets/s")
     finally:
-        shutil.rmtree(folder, ignore_errors=True)
+        receivers.remove_recordings(folder)
     return {
         "sinks": case.name,
         "tracks": case.tracks,
