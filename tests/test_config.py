@@ -122,7 +122,7 @@ port_cooldown_s = 5.0
 first_media_timeout_s = 3.0
 retry_forks = 1
 stop_grace_s = 0.5
-auto_fork = [{{connection_id = "7267", direction = "any", from = "*", to = "a,b;\\"c"}}]
+auto_fork = [{{connection_id = "7267", direction = "any", from = "*", to = "ab", codecs = ";\\"d"}}]
 max_forks = 100
 admission = "known"
 pending_leg_s = 2.0
@@ -177,7 +177,7 @@ def test_file_sets_everything(toml):
     assert settings.http_token_file == Path("/etc/strep/token")
     assert settings.database_file == Path("/var/lib/strep.db")
     assert settings.control.port_range == (20_000, 20_999)
-    assert settings.control.auto_fork == (AutoFork(connection_id="7267", to='a,b;"c'),)
+    assert settings.control.auto_fork == (AutoFork(connection_id="7267", to="ab", codecs=';"d'),)
     assert settings.media[1] == Listener(
         listen=Address("127.0.0.1", 9002), call_leg_id=UUID(LEG), leg="B", direction="outbound"
     )

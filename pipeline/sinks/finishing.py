@@ -21,6 +21,7 @@ from queue import SimpleQueue
 from typing import TYPE_CHECKING, NamedTuple
 
 from pipeline.sinks.encoding import encode
+from pipeline.sinks.wavfile import CAN_SYNC_FILE_SYSTEMS
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -42,6 +43,9 @@ _FOLDER_BATCH = 64
 """Files that share one fsync of their folder."""
 _SYNC_BATCH = 16
 """Files that are synced before one that is complete has its turn."""
+MANY_FILES = 64
+"""Files that, when they are due together, are synced with their whole file system: one commit of
+its journal instead of one for each."""
 _NICE = 10
 
 
@@ -180,6 +184,10 @@ class Finisher:
         """Complete a file and give it its name; raises nothing."""
         try:
             return self._finish_open(file, is_encoded=is_encoded)
+        except Exception as raised:
+            # a defect: the thread goes on, for all other files
+            _logger.exception("recording %s could not be finished", file.path)
+            return Outcome(None, repr(raised))
         finally:
             with contextlib.suppress(OSError):
                 file.close()  # only now: until then it is locked
@@ -241,6 +249,8 @@ class Finisher:
 
     def _sync_some(self) -> None:
         """Bring to disk some of what was asked for; a file that is closed will be there anyway."""
+        if CAN_SYNC_FILE_SYSTEMS and len(self._unsynced) >= MANY_FILES:
+            self._sync_file_systems()
         for _ in range(min(_SYNC_BATCH, len(self._unsynced))):
             file = self._unsynced[0]
             try:
@@ -249,6 +259,17 @@ class Finisher:
                 self.sync_errors += 1
                 _reason(file, error)
             self._unsynced.popleft()
+
+    def _sync_file_systems(self) -> None:
+        """Bring to disk the file systems that all the files are on; in vain, leave them be."""
+        try:
+            one_of = {file.device: file for file in self._unsynced if not file.is_closed}
+            for file in one_of.values():
+                file.sync_file_system()
+        except OSError as error:
+            _logger.debug("file systems cannot be synced, files are instead: %s", error)
+        else:
+            self._unsynced.clear()
 
     def sync_folders(self, folders: Iterable[Path]) -> None:
         """Bring to disk what was renamed in folders."""

@@ -271,8 +271,12 @@ class Activity(RowState):
         return rows[starts], rows[stops]
 
     def mean_power(self, row: int) -> float:
-        """Return the mean power of the row's samples with sound, relative to full scale."""
-        return float(self.energy[row] / (self.active_samples[row] * FULL_SCALE_POWER))
+        """Return the mean power of the row's samples with sound, relative to full scale.
+
+        It is at least that of samples of one step: a network may take silence for speech.
+        """
+        mean = self.energy[row] / max(int(self.active_samples[row]), 1)
+        return max(float(mean), 1.0) / FULL_SCALE_POWER
 
 
 def in_samples(duration_ms: float, rate_hz: int) -> int:

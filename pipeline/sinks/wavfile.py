@@ -12,6 +12,7 @@ call, and a file below the limit is plain RIFF for every reader.
 from __future__ import annotations
 
 import contextlib
+import ctypes
 import errno
 import fcntl
 import os
@@ -39,6 +40,9 @@ _LARGEST = 0xFFFF_FFFF
 _FILL_BYTES = 1 << 16
 _COPY_BYTES = 1 << 20
 _MOST_CHANNELS = 64
+_syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
+CAN_SYNC_FILE_SYSTEMS = _syncfs is not None
+"""Whether the system can bring a whole file system to disk; Linux can."""
 
 
 @dataclass(frozen=True)
@@ -228,6 +232,18 @@ class WavFile:
         """Have what was written reach the disk; nothing where the file is closed."""
         if self._fd >= 0:
             os.fsync(self._fd)
+
+    def sync_file_system(self) -> None:
+        """Have all that was written to its file system reach the disk; an error is of any file."""
+        if _syncfs is None:
+            raise OSError(errno.ENOSYS, os.strerror(errno.ENOSYS))
+        if _syncfs(self._fd) != 0:
+            raise OSError(ctypes.get_errno(), os.strerror(ctypes.get_errno()))
+
+    @property
+    def device(self) -> int:
+        """The file system that it is on, as `os.stat` numbers them."""
+        return os.fstat(self._fd).st_dev
 
     def complete(self, *, sync: bool = False) -> None:
         """Make header and length right; the file keeps the name of a part, and its lock.

@@ -350,8 +350,10 @@ class ControlPlane:
     def _fork_by_rule(self, call: Call) -> None:
         if call.call_control_id is None or call.is_over:
             return
-        if not any(rule.fits(call) for rule in self._settings.auto_fork):
+        rule = next((each for each in self._settings.auto_fork if each.fits(call)), None)
+        if rule is None:
             return
+        call.codecs = rule.codecs.replace("+", ",") or call.codecs
         try:
             self._driver.request(call.call_control_id, call.call_leg_id, "rule")
         except ForkError as error:

@@ -102,8 +102,9 @@ def _as_pattern(value: object) -> str:
 class AutoFork(BaseModel):
     """Calls that are forked as soon as they are answered; all that is given must fit.
 
-    As text `CONNECTION_ID[,direction=incoming|outgoing][,from=PATTERN][,to=PATTERN]`. In patterns
-    `*` stands for any characters and `?` for one; `*` as the connection stands for all.
+    As text `CONNECTION_ID[,direction=incoming|outgoing][,from=PATTERN][,to=PATTERN]
+    [,codecs=NAME+NAME]`. In patterns `*` stands for any characters and `?` for one; `*` as the
+    connection stands for all.
     """
 
     model_config = ConfigDict(frozen=True, extra="forbid", populate_by_name=True)
@@ -113,6 +114,8 @@ class AutoFork(BaseModel):
     """A call whose direction is not known fits `any` alone."""
     from_: Annotated[str, PlainValidator(_as_pattern)] = Field(default="*", alias="from")
     to: Annotated[str, PlainValidator(_as_pattern)] = "*"
+    codecs: str = ""
+    """What the media of these calls may be, as a fork is told, separated by `,` or `+`."""
 
     def fits(self, call: Call) -> bool:
         """Tell whether the call is meant."""

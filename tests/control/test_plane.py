@@ -141,6 +141,16 @@ def test_call_is_forked_by_rule_once(tmp_path):
     bench(tmp_path, scenario, **RULE)
 
 
+def test_first_rule_that_fits_declares_the_codecs(tmp_path):
+    async def scenario(one):
+        one.tell("call.answered", connection_id="7267")
+        await one.quiet()
+        assert one.workers.facts[LEG]["codecs"] == "OPUS,PCMU"
+
+    rules = ["1", "7267,codecs=OPUS+PCMU", "*,codecs=G722"]
+    bench(tmp_path, scenario, auto_fork=rules)
+
+
 def test_direction_that_was_overtaken_by_the_answer_still_fits_a_rule(tmp_path):
     async def scenario(one):
         one.tell("call.answered", connection_id="7267")

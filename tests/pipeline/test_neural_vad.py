@@ -141,6 +141,21 @@ def test_events_are_those_of_the_sink_vad():
     assert line.events[1].data == {"start_s": 0.32, "end_s": 0.64, "level_dbfs": -15.3}
 
 
+class Convinced:
+    """Stands in for a network that takes everything for speech."""
+
+    def run(self, audio, state):
+        return np.ones(len(audio)), state
+
+
+def test_silence_that_the_network_takes_for_speech_has_the_lowest_level(monkeypatch):
+    monkeypatch.setattr(neural_vad, "_Network", Convinced)
+    line = Line(start_ms=100, stop_ms=600)
+    line.hear(silence(2560))
+    line.spans()
+    assert line.events[-1].data == {"start_s": 0.0, "end_s": 0.32, "level_dbfs": -90.3}
+
+
 @needs_stand_in
 def test_short_gap_is_silence_within_its_chunk():
     line = Line()

@@ -17,6 +17,7 @@ from wavbench import CALL, FRAME, MS, STEM, Linear, block, close, make_track, na
 from pipeline.codecs import PCMA, PCMU
 from pipeline.sinks import SinkError, finishing
 from pipeline.sinks.wav import WavSink
+from pipeline.sinks.wavfile import CAN_SYNC_FILE_SYSTEMS, PCM16, WavFile
 
 pytestmark = pytest.mark.usefixtures("kernel")
 
@@ -140,6 +141,26 @@ def test_coder_that_fails_otherwise_harms_no_other_recording(tmp_path, monkeypat
     assert names(tmp_path) == [f"{STEM}-a.wav", f"{STEM}-b.flac"]
 
 
+def test_defect_while_a_file_is_completed_harms_no_other_recording(tmp_path, monkeypatch):
+    real = WavFile.complete
+
+    def complete(self, *, sync=False):
+        if self.path.name.endswith("-a.wav"):
+            raise ZeroDivisionError("defect")
+        real(self, sync=sync)
+
+    monkeypatch.setattr(WavFile, "complete", complete)
+    with recording(tmp_path, fsync_s=1) as sink:
+        tracks = make_track(0), make_track(1, leg="B")
+        for track in tracks:
+            sink.open(track)
+        speak(sink, tracks, 5)
+        results = close(sink, *tracks)
+    assert results[0]["error"] == "ZeroDivisionError('defect')"
+    assert "error" not in results[1]
+    assert names(tmp_path) == [f"{STEM}-a.wav.part", f"{STEM}-b.wav"]
+
+
 def test_rate_that_the_format_cannot_have_stays_wav(tmp_path):
     with recording(tmp_path, format="ogg") as sink:
         track = make_track()
@@ -248,6 +269,41 @@ def test_what_was_written_is_synced_every_fsync_s_and_nothing_else(tmp_path, syn
             times.append(len(synced))
     assert times == [2, 2, 2, 2, 4, 4, 4, 4, 6, 6, 6, 6]
     assert {name[17:53] for name in synced[:6]} == {str(UUID(int=0)), str(UUID(int=1))}
+
+
+@pytest.mark.skipif(not CAN_SYNC_FILE_SYSTEMS, reason="needs syncfs")
+@pytest.mark.parametrize("is_refused", [False, True])
+def test_many_files_are_synced_with_their_file_system_where_that_can_be(
+    tmp_path, synced, monkeypatch, is_refused
+):
+    whole = []
+
+    def sync_file_system(self):
+        whole.append(self.part.parent)
+        if is_refused:
+            raise OSError("not here")
+
+    monkeypatch.setattr(WavFile, "sync_file_system", sync_file_system)
+    count = finishing.MANY_FILES
+    with recording(tmp_path, fsync_s=2, flush_s=0.02) as sink:
+        for row in range(count):
+            sink.open(make_track(row, call=UUID(int=row)))
+        sink.write(block(range(count), [0] * count, [b"\x01" * FRAME] * count))
+        sink.tick(3000 * MS)
+        while sink._finisher._unsynced:
+            pass
+        assert whole[:1] == [tmp_path]
+        assert len(synced) == (count if is_refused else 0)
+
+
+@pytest.mark.skipif(not CAN_SYNC_FILE_SYSTEMS, reason="needs syncfs")
+def test_file_system_is_synced(tmp_path):
+    file = WavFile(tmp_path / "a.wav", PCM16, 1, 8000)
+    assert file.device == tmp_path.stat().st_dev
+    file.sync_file_system()
+    file.close()
+    with pytest.raises(OSError, match="Bad file descriptor"):
+        file.sync_file_system()
 
 
 def test_without_fsync_nothing_is_synced_and_no_thread_runs(tmp_path, synced):
