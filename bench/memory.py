@@ -109,7 +109,11 @@ def _until_closed(daemon: Daemon) -> None:
         if time.monotonic() > deadline:
             raise receivers.ReceiverError(f"tracks were open {CLOSE_TIMEOUT_S:g} s too long")
         time.sleep(0.25)
-    # recordings are closed off the receive loop: until memory does not shrink any more
+    while daemon.metrics().get('strep_recordings_finishing{sink="wav"}', 0):
+        if time.monotonic() > deadline:
+            raise receivers.ReceiverError(f"recordings were not finished in {CLOSE_TIMEOUT_S:g} s")
+        time.sleep(0.25)
+    # given back off the receive loop: until memory does not shrink any more
     before = 0
     while (now := accounting.resident_bytes(daemon.process.pid)) != before:
         if time.monotonic() > deadline:

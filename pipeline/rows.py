@@ -46,7 +46,9 @@ class RowState:
         kept = min(size, self.rows)
         for name, (spec, value) in self.fresh.items():
             dtype, width = spec if isinstance(spec, tuple) else (spec, None)
-            grown: NDArray[Any] = np.full(size if width is None else (size, width), value, dtype)
+            shape = size if width is None else (size, width)
+            # zeros cost no memory before they are written, and half of the rows may never be
+            grown: NDArray[Any] = np.full(shape, value, dtype) if value else np.zeros(shape, dtype)
             if kept:
                 grown[:kept] = getattr(self, name)[:kept]
             setattr(self, name, grown)
