@@ -29,7 +29,7 @@ FIGURES_WITHIN_S = 0.5
 CALLS_WITHIN_S = 5.0
 PORTS_WITHIN_S = 5.0
 PAUSE_WITHIN_S = 3.0
-EARLY_S = 10.0
+EARLY_S = 2.0
 """A worker that ends within this time of its start ended early."""
 FIRST_DELAY_S = 0.25
 LONGEST_DELAY_S = 30.0
