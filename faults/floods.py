@@ -94,7 +94,8 @@ def spoofed_legs(folder: Path, number: int, say: Say) -> Outcome:
 
 def random_bytes(folder: Path, number: int, say: Say) -> Outcome:
     """Send bytes without any meaning."""
-    return flood(folder, number, say, kind="random", what="random bytes", rate=100_000)
+    what = "random bytes from 4 addresses"
+    return flood(folder, number, say, kind="random", what=what, rate=100_000, hosts=4)
 
 
 def hostile_fields(folder: Path, number: int, say: Say) -> Outcome:
