@@ -417,7 +417,10 @@ class InlineRunner:
         self._errors += 1
         self._errors_in_a_row[method] += 1
         if self._errors == 1:
-            logger.error("sink %s raised in %s", self.name, method, exc_info=error)
+            if isinstance(error, OSError):  # a full disk or a closed pipe is no defect to look for
+                logger.error("sink %s raised in %s: %s", self.name, method, error)
+            else:
+                logger.error("sink %s raised in %s", self.name, method, exc_info=error)
         if self._errors_in_a_row[method] != MAX_ERRORS_IN_A_ROW or not self._is_on:
             return
         if method == "write" and len(self._blamed) == 1:

@@ -564,6 +564,19 @@ def test_sink_that_raises_in_stop_ends_all_the_same(kind, caplog):
     assert [record.getMessage() for record in caplog.records] == ["sink bad raised in stop"]
 
 
+def test_what_the_system_refuses_a_sink_is_one_line_without_a_traceback(caplog):
+    class Refused(Recorder):
+        def note(self, *call):
+            if call == ("stop",):
+                raise BrokenPipeError(32, "Broken pipe")
+
+    with running({"bad": Refused()}) as dispatcher:
+        dispatcher.open(track())
+    (record,) = caplog.records
+    assert record.getMessage() == "sink bad raised in stop: [Errno 32] Broken pipe"
+    assert record.exc_info is None
+
+
 @pytest.mark.filterwarnings("ignore::pytest.PytestUnhandledThreadExceptionWarning")
 def test_stop_does_not_hang_on_a_sink_that_ended_its_thread():
     class Leaves(ThreadedRecorder):
