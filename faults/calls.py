@@ -150,16 +150,31 @@ def whole_frames(
     it. The first `surely` frames have to be there, all of them where that is not said.
     """
     sure = speech if surely is None else speech[: surely * FRAME_SAMPLES]
-    at = 0 if not sure.any() else -1
-    for looked_for in (sure, speech[: len(channel)]):
-        if looked_for.any() and (found := find(channel, looked_for)) >= 0:
-            at = found
-            break
+    # a side that began a moment after the other lacks the end of what the file has room for
+    shorter = speech[: max(0, len(channel) - FRAME_SAMPLES)]
+    places = {
+        find(channel, looked_for)
+        for looked_for in (sure, shorter, speech[: len(channel)])
+        if looked_for.any()
+    }
+    frames = max((_frames_from(channel, at, speech) for at in places), default=-1)
+    if not sure.any():  # silence, of which nobody can tell where in the channel's it begins
+        frames = max(frames, min(_silence(channel), _silence(speech)) // FRAME_SAMPLES)
+    return frames
+
+
+def _frames_from(channel: NDArray[np.int16], at: int, speech: NDArray[np.int16]) -> int:
+    """Return how many frames of a speech stand there, behind silence; -1 where that cannot be."""
     if at < 0 or channel[:at].any():
         return -1
     both = min(len(channel) - at, len(speech))
     differ = np.flatnonzero(channel[at : at + both] != speech[:both])
     return (int(differ[0]) if len(differ) else both) // FRAME_SAMPLES
+
+
+def _silence(samples: NDArray[np.int16]) -> int:
+    """Return how many samples are silent before the first that is not."""
+    return int((samples != 0).argmax()) if samples.any() else len(samples)
 
 
 def find(channel: NDArray[np.int16], speech: NDArray[np.int16]) -> int:
