@@ -1,10 +1,12 @@
-"""The two ways of the hot loops, compiled and in NumPy; and how long hypothesis looks."""
+"""For all tests: the two ways of the hot loops, how long hypothesis looks, logging put back."""
 
 from __future__ import annotations
 
+import logging
 import os
 
 import pytest
+import structlog
 from hypothesis import settings
 
 import strep_kernel
@@ -26,3 +28,14 @@ def kernel(request):
         elif strep_kernel.load() is None:
             pytest.skip("needs the compiled kernel: a C compiler at installation")
         yield request.param
+
+
+@pytest.fixture(autouse=True)
+def _logging():
+    """Commands that a test runs in its own process set logging up for all of it."""
+    root = logging.getLogger()
+    handlers, level = list(root.handlers), root.level
+    yield
+    root.handlers[:] = handlers
+    root.setLevel(level)
+    structlog.reset_defaults()

@@ -13,7 +13,6 @@ from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 
 import pytest
 from commandmaker import NEEDED
-from logsetup import restored_logging
 
 from strep import cli
 from strep.cli.call import NAMES
@@ -81,12 +80,6 @@ def carrier(monkeypatch):
     server.shutdown()
     thread.join()
     server.server_close()
-
-
-@pytest.fixture(autouse=True)
-def _logging():
-    with restored_logging():
-        yield
 
 
 @pytest.fixture

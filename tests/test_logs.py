@@ -12,15 +12,9 @@ from strep.logs import configure
 
 
 @pytest.fixture(autouse=True)
-def _restored():
-    root = logging.getLogger()
-    handlers, level = list(root.handlers), root.level
-    # The root logger closes what it loses; pytest needs its own handlers afterwards.
-    root.handlers.clear()
-    yield
-    root.handlers[:] = handlers
-    root.setLevel(level)
-    structlog.reset_defaults()
+def _unhandled():
+    """Without pytest's handlers: the root logger closes what it loses."""
+    logging.getLogger().handlers.clear()
 
 
 def lines(capsys) -> list[dict[str, object]]:
