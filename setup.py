@@ -9,7 +9,9 @@ from setuptools import Extension, setup
 
 KERNEL = Extension(
     "strep_kernel._kernel",
-    sources=[f"strep_kernel/{name}.c" for name in ("module", "packets", "audio", "tones")],
+    sources=[
+        f"strep_kernel/{name}.c" for name in ("module", "receive", "packets", "audio", "tones")
+    ],
     depends=["strep_kernel/kernel.h"],
     # no fused multiply-add: the figures are those of NumPy to the last bit
     extra_compile_args=["-O3", "-ffp-contract=off", "-fvisibility=hidden"],

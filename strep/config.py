@@ -279,6 +279,10 @@ class Settings(BaseModel):
     """Size asked for of each socket's receive buffer; each worker has a socket per listener."""
     slot_bytes: Annotated[int, between(512, 65_528), AfterValidator(_multiple_of_8)] = 576
     """Longest datagram that is taken whole, a multiple of 8; short slots are faster."""
+    merge_datagrams: Flag = False
+    """Whether datagrams that came together from one port are read as one (UDP_GRO, Linux 5.0):
+    cheaper where a carrier sends many calls from one port. Needs the compiled kernel and a single
+    worker; of what the kernel drops, it counts then those that are merged as one."""
     log_format: Annotated[LogFormat, one_of(LogFormat)] = "auto"
     """`auto` is console where standard error is a terminal, JSON elsewhere."""
     log_level: Annotated[LogLevel, one_of(LogLevel)] = "info"
@@ -289,6 +293,14 @@ class Settings(BaseModel):
     def _remembers_forks(self) -> Settings:
         if self.control is not None and self.database is None:
             raise ValueError("database: none, but the control plane needs one: it remembers forks")
+        return self
+
+    @model_validator(mode="after")
+    def _merges_for_one_worker(self) -> Settings:
+        if self.merge_datagrams and self.workers != 1:
+            raise ValueError(
+                f"merge_datagrams: goes with one worker, and workers is {self.workers}"
+            )
         return self
 
     @model_validator(mode="after")

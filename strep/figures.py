@@ -17,6 +17,8 @@ class Figures:
     """The counters and gauges of a worker, or the sum of several."""
 
     datagrams_read: int = 0
+    datagrams_merged: int = 0
+    """Of those, read together with others as one."""
     datagrams: Mapping[str, int] = field(default_factory=dict)
     """Datagrams by what became of them; those on probation are in `waiting`."""
     packets: Mapping[str, int] = field(default_factory=dict)

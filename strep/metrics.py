@@ -155,6 +155,11 @@ def _datagrams(total: Figures, kernel_drops: int) -> Iterator[Metric]:
     yield CounterMetricFamily(
         "strep_datagrams_read", "Datagrams read from the sockets", total.datagrams_read
     )
+    yield CounterMetricFamily(
+        "strep_datagrams_merged",
+        "Of those, datagrams that were read together with others as one",
+        total.datagrams_merged,
+    )
     yield labelled("strep_datagrams", "Datagrams by what became of them", total.datagrams)
     yield labelled("strep_rtcp", "Datagrams of RTCP by what became of them", total.rtcp, "outcome")
     yield CounterMetricFamily(

@@ -91,7 +91,10 @@ class Worker:
             on_opened=self._opened,
         )
         ports = [
-            Port(open_reader(sock), 0 if bound is None else self.receiver.bind(bound))
+            Port(
+                open_reader(sock, merged=settings.merge_datagrams),
+                0 if bound is None else self.receiver.bind(bound),
+            )
             for sock, bound in zip(sockets, map(_binding, settings.media), strict=True)
         ]
         self.drain = Drain(
@@ -182,6 +185,7 @@ class Worker:
         waiting["pending"] = datagrams.pop("pending")
         return Figures(
             datagrams_read=receiver.read,
+            datagrams_merged=self.drain.merged,
             datagrams=datagrams,
             packets=packets,
             tracks_opened=receiver.tracks_opened,

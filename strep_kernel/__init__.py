@@ -1,13 +1,14 @@
 """The compiled kernel: the hot loops of the path, in C, where a compiler was there to build it.
 
-Every function has a twin in Python beside its use, which does the same with NumPy and which it is
-tested against; nothing but time depends on which of the two runs. `load` returns the kernel or
-None. The environment variable STREP_KERNEL=off leaves it out, and so does a kernel that was built
-from other sources than belong to this code: it would fail oddly, or compute something else.
+Every function but `receive_merged` has a twin in Python beside its use, which does the same with
+NumPy and which it is tested against; nothing but time depends on which of the two runs. `load`
+returns the kernel or None. The environment variable STREP_KERNEL=off leaves it out, and so does a
+kernel that was built from other sources than belong to this code: it would fail oddly, or compute
+something else.
 
 The functions take `Columns`, which hold arrays, and integers. They keep the interpreter's lock,
-`receive` excepted, and trust what they are given: rows and slots are in range, and dtypes are those
-that the C source declares.
+those that receive excepted, and trust what they are given: rows and slots are in range, and dtypes
+are those that the C source declares.
 """
 
 from __future__ import annotations
@@ -22,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "load"]
 
-VERSION = 1
+VERSION = 2
 """Of what the functions take and do; to be raised here and in kernel.h with each change."""
 
 

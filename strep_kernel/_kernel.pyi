@@ -11,6 +11,18 @@ class Columns:
 def receive(
     messages: Columns, local: Columns, fd: int, start: int, capacity: int, stamp: int, /
 ) -> int: ...
+def receive_merged(
+    messages: Columns,
+    batch: Columns,
+    local: Columns,
+    fd: int,
+    start: int,
+    capacity: int,
+    slot_bytes: int,
+    stamp: int,
+    merged: int,
+    /,
+) -> int: ...
 def parse(
     batch: Columns, n: int, capacity: int, slot_bytes: int, strep: int, rtp: int, /
 ) -> tuple[int, int]: ...

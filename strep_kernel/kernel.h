@@ -10,7 +10,7 @@
 
 /* Of what the functions take and do; Python leaves a kernel out whose version is another one. To be
  * raised with each change, here and in __init__.py. */
-#define KERNEL_VERSION 1
+#define KERNEL_VERSION 2
 
 /* Loops over samples are compiled for wider registers as well; the loader chooses. */
 #if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__)
@@ -52,6 +52,7 @@ int arguments_of(PyObject *const *arguments, Py_ssize_t count, Py_ssize_t tables
     PyObject *kernel_##name(PyObject *module, PyObject *const *arguments, Py_ssize_t count)
 
 FUNCTION(receive);
+FUNCTION(receive_merged);
 FUNCTION(parse);
 FUNCTION(lookup);
 FUNCTION(strangers);

@@ -88,8 +88,8 @@ int arguments_of(PyObject *const *arguments, Py_ssize_t count, Py_ssize_t tables
 #define METHOD(name) {#name, (PyCFunction)(void (*)(void))kernel_##name, METH_FASTCALL, NULL}
 
 static PyMethodDef methods[] = {
-    METHOD(receive), METHOD(parse),  METHOD(lookup), METHOD(advance),    METHOD(gather),
-    METHOD(decode),  METHOD(judge),  METHOD(stage),  METHOD(strangers),
+    METHOD(receive), METHOD(receive_merged), METHOD(parse),  METHOD(lookup), METHOD(strangers),
+    METHOD(advance), METHOD(gather),         METHOD(decode), METHOD(judge),  METHOD(stage),
     METHOD(tones),   {NULL, NULL, 0, NULL},
 };
 

@@ -55,6 +55,7 @@ payload_types = ""
 tick_ms = 10
 receive_buffer_bytes = 33554432
 slot_bytes = 576
+merge_datagrams = false
 log_format = "auto"
 log_level = "info"
 
@@ -102,6 +103,7 @@ payload_types = "96=opus,97=L16/16000"
 tick_ms = 5
 receive_buffer_bytes = 65536
 slot_bytes = 1600
+merge_datagrams = false
 log_format = "json"
 log_level = "debug"
 
@@ -519,6 +521,10 @@ def test_wrong_environment_is_told_in_one_line(tmp_path, monkeypatch, environmen
     ("flags", "message"),
     [
         ({"slot_bytes": "577"}, "--slot-bytes: 577 is not a multiple of 8"),
+        (
+            {"merge_datagrams": "true", "workers": "2"},
+            "merge_datagrams: goes with one worker, and workers is 2",
+        ),
         ({"tick_ms": "0"}, "--tick-ms: '0' is not a whole number from 1 to 100"),
         ({"http": "8080"}, f"--http: '8080' {NOT_AN_ADDRESS} nor none"),
         ({"media": ["0.0.0.0:70000"]}, f"--media: '0.0.0.0:70000' {NOT_AN_ADDRESS}"),

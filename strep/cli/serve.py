@@ -18,8 +18,8 @@ FLAGS = (
     "media", "http", "http_token_file", "http_tls_certificate", "http_tls_key", "recordings",
     "database", "keep_calls_days", "sink", "workers", "max_tracks", "idle_timeout_s",
     "drain_timeout_s", "reorder_ms", "max_gap_s", "allowed_sources", "tick_ms", "slot_bytes",
-    "receive_buffer_bytes", "log_format", "log_level", "telephone_event_payload_types",
-    "max_ahead_s", "concealment", "comfort_noise", "payload_types", "control_base_url",
+    "merge_datagrams", "receive_buffer_bytes", "log_format", "log_level",
+    "telephone_event_payload_types", "max_ahead_s", "concealment", "comfort_noise", "payload_types", "control_base_url",
     "control_media_target", "control_port_range", "control_advertised_host",
     "control_webhook_public_key", "control_auto_fork", "control_admission",
 )  # fmt: skip
@@ -104,6 +104,13 @@ def add(commands: Any) -> None:
         "--payload-types",
         metavar="NUMBER=CODEC[,...]",
         help=PAYLOAD_TYPES_HELP,
+    )
+    settings.add_argument(
+        "--merge-datagrams",
+        action="store_const",
+        const="true",
+        help="read datagrams that came together from one port as one: cheaper where a carrier "
+        "sends many calls from one port; for one worker",
     )
     for flag, text in {
         "max-tracks": "tracks open at once in each worker (default 16384)",

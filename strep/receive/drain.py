@@ -75,6 +75,11 @@ class Drain:
         """Datagrams that the kernel dropped because a receive buffer was full."""
         return sum(port.reader.kernel_drops for port in self.ports)
 
+    @property
+    def merged(self) -> int:
+        """Datagrams that were read together with others as one."""
+        return sum(port.reader.merged for port in self.ports)
+
     def start(self) -> None:
         """Begin, on the running event loop."""
         self._loop = asyncio.get_running_loop()

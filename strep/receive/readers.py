@@ -1,7 +1,8 @@
 """Readers fill a batch with datagrams: from a socket or from memory (`capture`: from a file).
 
 `open_reader` chooses for a socket: `RecvmmsgReader` on Linux, one system call for a batch, with
-the kernel's arrival times; `RecvIntoReader` elsewhere, one call per datagram.
+the kernel's arrival times, or `MergedReader` where that is wanted; `RecvIntoReader` elsewhere, one
+call per datagram.
 """
 
 from __future__ import annotations
@@ -18,22 +19,34 @@ from typing import TYPE_CHECKING, Any, Protocol
 from weakref import WeakKeyDictionary
 
 import numpy as np
+import structlog
 
-from strep.receive.sockets import SO_TIMESTAMPNS, enable_timestamps, kernel_drops
+from strep.receive.sockets import (
+    SO_TIMESTAMPNS,
+    UDP_GRO,
+    enable_merging,
+    enable_timestamps,
+    kernel_drops,
+)
 from strep.wire.endpoint import V4_MAPPED_PREFIX, Endpoint
 from strep_kernel import load
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from types import ModuleType
 
     from numpy.typing import NDArray
 
     from strep.wire import PacketBatch
 
+logger = structlog.get_logger("strep.receive")
+
 MAX_CACHED_ENDPOINTS = 4096
 WAITED_NS = 60_000_000_000
 """How long datagrams may have waited in a socket that is read for the first time."""
+MOST_PIECE_BYTES = 65_536
+"""More than any datagram has, merged or not."""
+MOST_PIECES = 32
+"""Pieces of merged datagrams that are read at a time: what they usually hold stays in the cache."""
 
 
 class Reader(Protocol):
@@ -84,6 +97,8 @@ class SocketReader(ABC):
         """The socket's own address, (24,) uint8 as in `Endpoint`."""
         self.errors = 0
         """Errors of the socket while reading; the network's doing, never fatal."""
+        self.merged = 0
+        """Datagrams that the kernel handed over together with others, as one."""
 
     @property
     def kernel_drops(self) -> int:
@@ -161,34 +176,34 @@ _MMSGHDR = np.dtype(
 _NAME_BYTES = 32
 # One control message: length, level and type, then seconds and nanoseconds of arrival.
 _CONTROL_BYTES = 32
+# In a reader of merged datagrams another one follows: length, level and type, bytes of each.
+_MERGED_CONTROL_BYTES = 64
 _TIMESTAMP_HEADER = struct.unpack("=q", struct.pack("=ii", socket.SOL_SOCKET, SO_TIMESTAMPNS))[0]
+_MERGED_HEADER = struct.unpack("=q", struct.pack("=ii", socket.IPPROTO_UDP, UDP_GRO))[0]
 _SUPPORTED = sys.platform == "linux" and ctypes.sizeof(ctypes.c_void_p) == 8
 
 
 class _Messages:
-    """The headers with which the kernel is asked to fill a batch's slots."""
+    """The headers with which the kernel is asked to fill the rows of a buffer."""
 
-    def __init__(self, batch: PacketBatch, kernel: ModuleType | None) -> None:
-        n = batch.capacity
+    def __init__(self, buffer: NDArray[np.uint8], *, control_bytes: int = _CONTROL_BYTES) -> None:
+        n, row_bytes = buffer.shape
         self.names = np.zeros((n, _NAME_BYTES), np.uint8)
-        self.control = np.zeros((n, _CONTROL_BYTES // 8), np.int64)
+        self.control = np.zeros((n, control_bytes // 8), np.int64)
         self._iovecs = np.zeros((n, 2), np.uint64)
         self.headers = headers = np.zeros(n, _MMSGHDR)
         index = np.arange(n, dtype=np.uint64)
-        self._iovecs[:, 0] = batch.buffer.ctypes.data + index * np.uint64(batch.slot_bytes)
-        self._iovecs[:, 1] = batch.slot_bytes
+        self._iovecs[:, 0] = buffer.ctypes.data + index * np.uint64(row_bytes)
+        self._iovecs[:, 1] = row_bytes
         headers["name"] = self.names.ctypes.data + index * np.uint64(_NAME_BYTES)
         headers["namelen"] = _NAME_BYTES
         headers["iov"] = self._iovecs.ctypes.data + index * np.uint64(16)
         headers["iovlen"] = 1
-        headers["control"] = self.control.ctypes.data + index * np.uint64(_CONTROL_BYTES)
-        headers["controllen"] = _CONTROL_BYTES
+        headers["control"] = self.control.ctypes.data + index * np.uint64(control_bytes)
+        headers["controllen"] = control_bytes
         self.address: int = headers.ctypes.data
-        batch.kept_bytes[:] = batch.slot_bytes
-        self.columns: Any = kernel and kernel.Columns(
-            headers, self.names, self.control, batch.length_bytes, batch.arrival_ns, batch.source,
-            batch.destination,
-        )  # fmt: skip
+        self.columns: Any = None
+        """What a compiled reader is told of them and of the batch."""
 
 
 _MESSAGES: WeakKeyDictionary[PacketBatch, _Messages] = WeakKeyDictionary()
@@ -220,9 +235,7 @@ class RecvmmsgReader(SocketReader):
 
     def append(self, batch: PacketBatch) -> int:
         """Add what the socket has to the batch."""
-        messages = _MESSAGES.get(batch)
-        if messages is None:
-            messages = _MESSAGES[batch] = _Messages(batch, self._kernel)
+        messages = _MESSAGES.get(batch) or self._prepare(batch)
         start = batch.count
         n: int
         if self._kernel is not None:
@@ -237,6 +250,15 @@ class RecvmmsgReader(SocketReader):
             return 0
         batch.count = start + n
         return n
+
+    def _prepare(self, batch: PacketBatch) -> _Messages:
+        messages = _MESSAGES[batch] = _Messages(batch.buffer)
+        batch.kept_bytes[:] = batch.slot_bytes
+        messages.columns = self._kernel and self._kernel.Columns(
+            messages.headers, messages.names, messages.control, batch.length_bytes,
+            batch.arrival_ns, batch.source, batch.destination,
+        )  # fmt: skip
+        return messages
 
     def _receive(self, messages: _Messages, batch: PacketBatch, start: int) -> int:
         """Do what the kernel's `receive` does."""
@@ -289,11 +311,65 @@ class RecvmmsgReader(SocketReader):
         source[:, 18:] = 0
 
 
-def open_reader(sock: socket.socket) -> RecvmmsgReader | RecvIntoReader:
+class MergedReader(SocketReader):
+    """Linux 5.0: datagrams that came together from one port, of one length, are read as one.
+
+    The network card's driver, or a sender on this machine, hands such a run on in one piece
+    (UDP_GRO), which costs the kernel little more than a single datagram. It is cut apart into the
+    batch's slots; all of it has one time of arrival, that of the piece. The kernel counts a piece
+    that it drops as one.
+
+    Needs the compiled kernel; raises OSError where the system or the installation cannot do this.
+    """
+
+    def __init__(self, sock: socket.socket) -> None:
+        kernel = load() if _SUPPORTED else None
+        if kernel is None:
+            raise OSError("merged datagrams need 64-bit Linux and the compiled kernel")
+        enable_merging(sock)
+        super().__init__(sock)
+        self._kernel = kernel
+        self._fd = sock.fileno()
+        self._stamp = _TIMESTAMP_HEADER if enable_timestamps(sock) else 0
+        # pieces lie a little more than a power of two apart, so as not to share a set of the cache
+        self._pieces = np.zeros((MOST_PIECES, MOST_PIECE_BYTES + 64), np.uint8)
+        self._progress = np.zeros(8, np.int64)
+        messages = _Messages(self._pieces, control_bytes=_MERGED_CONTROL_BYTES)
+        self._messages = messages  # whose memory the system writes to
+        self._columns = kernel.Columns(
+            messages.headers, messages.names, messages.control, self._pieces, self._progress
+        )
+        self._empty_ns = np.array([time.monotonic_ns() - WAITED_NS])
+        self._local = kernel.Columns(self.local, self._empty_ns)
+        self._batches: WeakKeyDictionary[PacketBatch, Any] = WeakKeyDictionary()
+
+    def append(self, batch: PacketBatch) -> int:
+        """Add what the socket has to the batch; what of a piece has no room comes next time."""
+        columns = self._batches.get(batch)
+        if columns is None:
+            columns = self._batches[batch] = self._kernel.Columns(
+                batch.buffer, batch.length_bytes, batch.kept_bytes, batch.arrival_ns,
+                batch.source, batch.destination,
+            )  # fmt: skip
+        n: int = self._kernel.receive_merged(
+            self._columns, columns, self._local, self._fd, batch.count, batch.capacity,
+            batch.slot_bytes, self._stamp, _MERGED_HEADER,
+        )  # fmt: skip
+        self.errors, self.merged = self._progress[-2:].tolist()
+        batch.count += n
+        return n
+
+
+def open_reader(sock: socket.socket, *, merged: bool = False) -> SocketReader:
     """Return the best reader of this system for a bound, non-blocking UDP socket.
 
-    The environment variable STREP_READER=recv_into forces the portable one.
+    With `merged`, `MergedReader` where there can be one; else a warning says why not. The
+    environment variable STREP_READER=recv_into forces the portable one.
     """
-    if _SUPPORTED and os.environ.get("STREP_READER") != "recv_into":
-        return RecvmmsgReader(sock)
-    return RecvIntoReader(sock)
+    is_portable = os.environ.get("STREP_READER") == "recv_into"
+    if merged and not is_portable:
+        try:
+            return MergedReader(sock)
+        except OSError as error:
+            logger.warning("datagrams are not read merged", reason=error.strerror or str(error))
+    return RecvmmsgReader(sock) if _SUPPORTED and not is_portable else RecvIntoReader(sock)

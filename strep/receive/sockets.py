@@ -14,6 +14,8 @@ _MEMINFO_WORDS = 9
 _MEMINFO_DROPS = 8
 SO_TIMESTAMPNS = 35
 """Linux: arrival time of each datagram, in nanoseconds."""
+UDP_GRO = 104
+"""Linux: datagrams that came together from one port are handed over as one, see udp(7)."""
 DATAGRAM_CHARGE_BYTES = 416
 """What a 196-byte datagram takes of SO_RCVBUF as it is asked for: Linux charges 832 bytes against
 the double of that."""
@@ -104,8 +106,16 @@ def enable_timestamps(sock: socket.socket) -> bool:
     return True
 
 
+def enable_merging(sock: socket.socket) -> None:
+    """Let the kernel hand over datagrams merged; raises OSError where it cannot."""
+    sock.setsockopt(socket.IPPROTO_UDP, UDP_GRO, 1)
+
+
 def kernel_drops(sock: socket.socket) -> int:
-    """Return how many datagrams the kernel dropped for want of room; 0 where it cannot say."""
+    """Return how many datagrams the kernel dropped for want of room; 0 where it cannot say.
+
+    Of merged ones it counts what it would have handed over as one.
+    """
     if sys.platform != "linux":
         return 0
     try:

@@ -5,6 +5,8 @@ from __future__ import annotations
 import hashlib
 import socket
 import time
+from functools import partial
+from itertools import groupby, islice
 from uuid import UUID
 
 import numpy as np
@@ -17,7 +19,7 @@ from pipeline.dispatch import Dispatcher
 from pipeline.sinks.base import Sink
 from strep.media import packetize
 from strep.receive.capture import CaptureReader
-from strep.receive.readers import MemoryReader, RecvIntoReader, RecvmmsgReader
+from strep.receive.readers import MemoryReader, RecvIntoReader, RecvmmsgReader, open_reader
 from strep.receive.receiver import Receiver
 from strep.receive.sockets import bind, enlarge_receive_buffer
 from strep.voices import load_voice
@@ -29,6 +31,7 @@ CALL = UUID("428c31b6-7af4-4bcb-b7f5-5013ef9657c1")
 OTHER_CALL = UUID("2dc6fc34-f9e0-11ea-b68e-02420a0f7768")
 CALLER, AGENT = load_voice("caller")[: 8000 * 4], load_voice("agent")[: 8000 * 4]
 SLOT_BYTES = 1600
+UDP_SEGMENT = 103
 MS = 1_000_000
 
 
@@ -88,14 +91,34 @@ def over_capture(datagrams, folder):
     return run(CaptureReader(path), expected=len(datagrams), finished=True)
 
 
-def over_socket(make_reader, family):
+def one_by_one(datagrams, sender):
+    for d in datagrams:
+        sender.send(d)
+
+
+def in_runs(datagrams, sender):
+    """Send neighbours of one length together: they reach the socket merged, where it wants that."""
+    for size, alike in groupby(datagrams, key=len):
+        for run in batched(alike, 40):
+            sender.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, size)
+            sender.send(b"".join(run))
+            sender.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, 0)
+
+
+def batched(items, most):
+    items = iter(items)
+    while taken := list(islice(items, most)):
+        yield taken
+
+
+def over_socket(make_reader, family, send=one_by_one):
     def deliver(datagrams, _):
         sock = bind("127.0.0.1" if family == socket.AF_INET else "::1", 0)
         enlarge_receive_buffer(sock, 2**22)
         reader = make_reader(sock)
         with socket.socket(family, socket.SOCK_DGRAM) as sender:
-            for d in datagrams:
-                sender.sendto(d, sock.getsockname())
+            sender.connect(sock.getsockname())
+            send(datagrams, sender)
         return run(reader, expected=len(datagrams), finished=False)
 
     return deliver
@@ -106,6 +129,7 @@ TRANSPORTS = {
     "capture": over_capture,
     "recvmmsg": over_socket(RecvmmsgReader, socket.AF_INET),
     "recvmmsg-ipv6": over_socket(RecvmmsgReader, socket.AF_INET6),
+    "recvmmsg-merged": over_socket(partial(open_reader, merged=True), socket.AF_INET, send=in_runs),
     "recv_into": over_socket(RecvIntoReader, socket.AF_INET),
     "recv_into-ipv6": over_socket(RecvIntoReader, socket.AF_INET6),
 }

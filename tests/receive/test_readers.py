@@ -7,6 +7,7 @@ import socket
 import sys
 import time
 from contextlib import closing
+from functools import partial
 
 import pytest
 from wirecases import STALE
@@ -24,6 +25,8 @@ MMSG = pytest.param(
     marks=pytest.mark.skipif(not readers._SUPPORTED, reason="recvmmsg needs 64-bit Linux"),
 )
 INTO = pytest.param(RecvIntoReader, id="recv_into")
+MERGED = pytest.param(partial(open_reader, merged=True), id="merged")
+"""Where there is no compiled kernel, that is the reader that there is without."""
 CLOCKS_APART_NS = 500_000_000
 """Room for a pause of this process between reading the one clock and the other."""
 
@@ -72,7 +75,7 @@ class Wire:
             sender.close()
 
 
-@pytest.fixture(params=[MMSG, INTO])
+@pytest.fixture(params=[MMSG, INTO, MERGED])
 def reader_class(request):
     return request.param
 
