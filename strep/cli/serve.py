@@ -19,8 +19,8 @@ FLAGS = (
     "database", "keep_calls_days", "sink", "workers", "max_tracks", "idle_timeout_s",
     "drain_timeout_s", "reorder_ms", "max_gap_s", "allowed_sources", "tick_ms", "slot_bytes",
     "merge_datagrams", "receive_buffer_bytes", "log_format", "log_level",
-    "telephone_event_payload_types", "max_ahead_s", "concealment", "comfort_noise", "payload_types", "control_base_url",
-    "control_media_target", "control_port_range", "control_advertised_host",
+    "telephone_event_payload_types", "max_ahead_s", "concealment", "comfort_noise", "payload_types",
+    "control_base_url", "control_media_target", "control_port_range", "control_advertised_host",
     "control_webhook_public_key", "control_auto_fork", "control_admission",
 )  # fmt: skip
 """The settings that have a flag; all others of `control` are in the file or the environment."""
