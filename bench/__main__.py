@@ -17,6 +17,7 @@ from bench import (
     comparison,
     latency,
     memory,
+    merging,
     realtime,
     scaling,
     stages,
@@ -30,10 +31,10 @@ if TYPE_CHECKING:
 
     from bench.report import Benchmark
 
-BENCHMARKS = {
-    module.BENCHMARK.name: module.BENCHMARK
-    for module in (comparison, throughput, realtime, latency, memory, scaling, stages, codecs, vad)
-}
+_MODULES = (
+    comparison, throughput, merging, realtime, latency, memory, scaling, stages, codecs, vad,
+)  # fmt: skip
+BENCHMARKS = {module.BENCHMARK.name: module.BENCHMARK for module in _MODULES}
 
 WIDTH = 120
 """Of tables, where they do not go to a terminal."""

@@ -106,8 +106,10 @@ def _start_floor(folder: Path, core: int, _: int, *, with_metadata: bool = False
     return receivers.floor(_floor_program(folder), core=core, with_metadata=with_metadata)
 
 
-def _start_strep(folder: Path, core: int, _: int, *, sinks: tuple[str, ...]) -> Receiver:
-    return receivers.Daemon(sinks, folder / "recordings", core=core)
+def _start_strep(
+    folder: Path, core: int, _: int, *, sinks: tuple[str, ...], flags: tuple[str, ...] = ()
+) -> Receiver:
+    return receivers.Daemon(sinks, folder / "recordings", core=core, flags=flags)
 
 
 def _start_python(_: Path, core: int, streams: int, *, module: str) -> Receiver:
@@ -144,6 +146,19 @@ STREP_RECORDING = Contestant(
     "the same, and stereo recordings of both directions on disk, kept in time",
     "",
     partial(_start_strep, sinks=("vad", "wav")),
+)
+STREP_MERGED = Contestant(
+    f"{OURS_NAME}, merged",
+    "what strep with VAD does, with `merge_datagrams`: the sender's runs of up to 64 come as one, "
+    "as from a network card that merges (UDP_GRO)",
+    "no recording; no gain where each call has a source port of its own",
+    partial(_start_strep, sinks=("vad",), flags=("--merge-datagrams",)),
+)
+STREP_RECORDING_MERGED = Contestant(
+    f"{RECORDING_NAME}, merged",
+    "the same, and stereo recordings",
+    "no gain where each call has a source port of its own",
+    partial(_start_strep, sinks=("vad", "wav"), flags=("--merge-datagrams",)),
 )
 UVLOOP = Contestant(
     "uvloop",
@@ -192,7 +207,19 @@ FFMPEG = Contestant(
 )
 
 MATCHES = (
-    Match(4000, (FLOOR_PEER, FLOOR_WITH_METADATA, STREP, STREP_RECORDING, UVLOOP, UVLOOP_LEVEL)),
+    Match(
+        4000,
+        (
+            FLOOR_PEER,
+            FLOOR_WITH_METADATA,
+            STREP,
+            STREP_RECORDING,
+            STREP_MERGED,
+            STREP_RECORDING_MERGED,
+            UVLOOP,
+            UVLOOP_LEVEL,
+        ),
+    ),
     Match(400, (FLOOR_PEER, STREP, UVLOOP, UVLOOP_LEVEL, ASYNCIO, AIORTC)),
     Match(200, (FLOOR_PEER, STREP_RECORDING, GSTREAMER)),
     Match(20, (FLOOR_PEER, STREP_RECORDING, FFMPEG)),

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 import numpy as np
 
-from bench.sending import Method, Sender, is_loopback
+from bench.sending import SEGMENTS, Method, Sender, is_loopback
 from bench.traffic import REAL_TIME_PPS, SLAB_PACKETS, PacketWriter, Traffic, Wrapping, schedule
 from strep.specs import ConfigError, parse_address
 
@@ -178,7 +178,7 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         ports = [port]
         if arguments.port_step:
             ports = [port + arguments.port_step * track for track in range(traffic.tracks)]
-        sender = Sender(host, ports, method=arguments.method)
+        sender = Sender(host, ports, method=arguments.method, most_segments=arguments.most_segments)
         if arguments.cpu is not None:
             os.sched_setaffinity(0, {arguments.cpu})
     except (ConfigError, OSError, ValueError) as error:
@@ -223,6 +223,8 @@ def _parser() -> argparse.ArgumentParser:
     add("--seed", type=int, default=usual.seed, help="of ids, voices, loss and order")
     add("--cpu", type=int, metavar="N", help="run on this core only")
     add("--method", choices=get_args(Method), help="default: the fastest that there is")
+    add("--most-segments", type=int, default=SEGMENTS, metavar="N",
+        help="datagrams that leave together at most, by UDP_SEGMENT (default 64)")  # fmt: skip
     add("--anywhere", action="store_true", help="allow other machines than this one")
     return parser
 

@@ -114,10 +114,18 @@ class Run:
 class Source:
     """Sends a traffic in stretches, each going on where the one before stopped."""
 
-    def __init__(self, traffic: Traffic, *, core: int | None, method: Method | None = None) -> None:
+    def __init__(
+        self,
+        traffic: Traffic,
+        *,
+        core: int | None,
+        method: Method | None = None,
+        most_segments: int | None = None,
+    ) -> None:
         self.traffic = traffic
         self.sent = 0
         self._method = method
+        self._most_segments = most_segments
         self._core = core
         self._next = 0
         self._begun_s: float | None = None
@@ -148,6 +156,8 @@ class Source:
             command += ["--port-step", str(ports[1] - ports[0])]
         if self._method is not None:
             command += ["--method", self._method]
+        if self._most_segments is not None:
+            command += ["--most-segments", str(self._most_segments)]
         if self._core is not None:
             command += ["--cpu", str(self._core)]
         return subprocess.Popen(command, cwd=ROOT, stdout=subprocess.PIPE, stderr=subprocess.PIPE)

@@ -50,10 +50,18 @@ class Sender:
     datagram needs an address of its own, so that none are sent as segments.
     """
 
-    def __init__(self, host: str, ports: Sequence[int], *, method: Method | None = None) -> None:
+    def __init__(
+        self,
+        host: str,
+        ports: Sequence[int],
+        *,
+        method: Method | None = None,
+        most_segments: int = SEGMENTS,
+    ) -> None:
         address = socket.getaddrinfo(host, ports[0], type=socket.SOCK_DGRAM)[0]
         self.host = str(address[4][0])
         self.ports = ports
+        self._most_segments = most_segments
         self.errors: Counter[str] = Counter()
         """Datagrams that could not be sent by name of the error, and ECONNREFUSED: how often the
         answer to an earlier one was that nobody listens."""
@@ -95,7 +103,7 @@ class Sender:
         n, size = datagrams.shape
         group = 1
         if self.method == "segment":
-            group = min(SEGMENTS, 65_000 // size)
+            group = min(self._most_segments, 65_000 // size)
             self._sock.setsockopt(socket.IPPROTO_UDP, UDP_SEGMENT, size)
         starts = np.arange(0, n, group, dtype=np.uint64)
         counts = np.minimum(n - starts.astype(np.int64), group)

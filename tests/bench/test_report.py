@@ -34,6 +34,19 @@ REPORTS = {
             for tracks in (100, 4000)
         ],
     ),
+    "merging": Report(
+        "merging",
+        [
+            {"together": 1, "read": "one by one", "us_per_packet": 1.6, "of_one_by_one": 1.0,
+                "lost": 0},
+            {"together": 1, "read": "merged", "us_per_packet": 1.7, "of_one_by_one": 1.0625,
+                "lost": 0},
+            {"together": 16, "read": "one by one", "us_per_packet": 1.6, "of_one_by_one": 1.0,
+                "lost": 12},
+            {"together": 16, "read": "merged", "us_per_packet": 0.7, "of_one_by_one": 0.4375,
+                "lost": 0},
+        ],
+    ),
     "realtime": Report(
         "realtime",
         [
@@ -168,6 +181,16 @@ def test_memory_is_shown_per_track_and_over_the_hour():
 def test_workers_are_shown_beside_one():
     assert cells(shown("workers"), "2") == [
         "2", "3,200", "2.20", "1.05", "1.90 times one worker's", "1",
+    ]  # fmt: skip
+
+
+def test_merging_is_shown_by_how_many_come_together():
+    lines = shown("merging").splitlines()
+    assert [cell.strip() for cell in lines[-2].split("  ") if cell] == [
+        "16", "one by one", "1.60", "1.00", "12",
+    ]  # fmt: skip
+    assert [cell.strip() for cell in lines[-1].split("  ") if cell] == [
+        "16", "merged", "0.70", "0.44", "none",
     ]  # fmt: skip
 
 

@@ -1,11 +1,13 @@
 from __future__ import annotations
 
 import socket
+import sys
 
 import numpy as np
 import pytest
 
 from bench.sending import Sender, is_loopback
+from strep.receive.sockets import enable_merging
 
 
 @pytest.mark.parametrize(
@@ -41,6 +43,18 @@ def test_ipv6_is_reached(method):
         assert sender.send(np.arange(24, dtype=np.uint8).reshape(3, 8)) == 3
         sender.close()
         assert [udp.recv(100)[0] for _ in range(3)] == [0, 8, 16]
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="UDP_SEGMENT is Linux only")
+def test_no_more_leave_together_than_are_to():
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as udp:
+        udp.bind(("127.0.0.1", 0))
+        udp.settimeout(1)
+        enable_merging(udp)
+        sender = Sender("127.0.0.1", [udp.getsockname()[1]], method="segment", most_segments=3)
+        assert sender.send(np.arange(56, dtype=np.uint8).reshape(7, 8)) == 7
+        sender.close()
+        assert [len(udp.recv(1000)) for _ in range(3)] == [24, 24, 8]
 
 
 def test_datagram_that_cannot_be_sent_is_counted_and_the_others_are_sent():
