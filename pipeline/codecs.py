@@ -91,6 +91,20 @@ class G711(Codec):
         else:
             np.take(self.table, payload, out=out, mode="wrap")
 
+    def weave(self, codes: NDArray[np.uint8], frames: NDArray[np.int16], at: int) -> None:
+        """Decode `codes` (n,), contiguous, into one channel of `frames`.
+
+        `frames` (frames, channels) is C-contiguous; `at` is the place of the first sample in it,
+        counted through all channels.
+        """
+        kernel, channels = load(), frames.shape[1]
+        if kernel is not None:
+            columns = kernel.Columns(codes, self.table, frames)
+            kernel.weave(columns, len(codes), at, channels, self.law)
+        else:
+            end = at + len(codes) * channels
+            frames.reshape(-1)[at:end:channels] = self.table.take(codes)
+
 
 def _g711(name: str, table: NDArray[np.int16], silence: int, law: int) -> G711:
     pair = np.arange(65536, dtype=np.uint16).view(np.uint8).reshape(-1, 2)

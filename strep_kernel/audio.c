@@ -94,6 +94,44 @@ FUNCTION(decode)
     Py_RETURN_NONE;
 }
 
+enum { PIECE = 256 };
+
+/* pipeline.codecs.G711.weave: codes to every `channels`th sample, from `at` on. */
+FUNCTION(weave)
+{
+    (void)module;
+    Py_buffer *table[1];
+    int64_t number[4];
+    if (!arguments_of(arguments, count, 1, (Py_ssize_t[]){3}, table, 4, number))
+        return NULL;
+    int64_t n = number[0], at = number[1], channels = number[2], law = number[3];
+    const uint8_t *code = table[0][0].buf;
+    const int16_t *sample = table[0][1].buf;
+    int16_t *to = (int16_t *)table[0][2].buf + at, decoded[PIECE];
+#ifdef WIDE
+    const int is_wide = IS_WIDE;
+#else
+    (void)law;
+#endif
+    for (int64_t done = 0; done < n; done += PIECE) {
+        int64_t size = n - done < PIECE ? n - done : PIECE, s = 0;
+#ifdef WIDE
+        if (is_wide)
+            s = expand(code + done, size, law == 0, decoded);
+#endif
+        for (; s < size; s++)
+            decoded[s] = sample[code[done + s]];
+        int16_t *first = to + done * channels;
+        if (channels == 2) /* a step that the compiler knows */
+            for (int64_t i = 0; i < size; i++)
+                first[2 * i] = decoded[i];
+        else
+            for (int64_t i = 0; i < size; i++)
+                first[channels * i] = decoded[i];
+    }
+    Py_RETURN_NONE;
+}
+
 #ifdef WIDE
 /* Squares of 32 bit each, to sums of 64 bit. */
 WIDE

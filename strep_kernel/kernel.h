@@ -10,7 +10,7 @@
 
 /* Of what the functions take and do; Python leaves a kernel out whose version is another one. To be
  * raised with each change, here and in __init__.py. */
-#define KERNEL_VERSION 2
+#define KERNEL_VERSION 3
 
 /* Loops over samples are compiled for wider registers as well; the loader chooses. */
 #if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__)
@@ -59,6 +59,7 @@ FUNCTION(strangers);
 FUNCTION(advance);
 FUNCTION(gather);
 FUNCTION(decode);
+FUNCTION(weave);
 FUNCTION(judge);
 FUNCTION(stage);
 FUNCTION(tones);

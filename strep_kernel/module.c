@@ -89,8 +89,8 @@ int arguments_of(PyObject *const *arguments, Py_ssize_t count, Py_ssize_t tables
 
 static PyMethodDef methods[] = {
     METHOD(receive), METHOD(receive_merged), METHOD(parse),  METHOD(lookup), METHOD(strangers),
-    METHOD(advance), METHOD(gather),         METHOD(decode), METHOD(judge),  METHOD(stage),
-    METHOD(tones),   {NULL, NULL, 0, NULL},
+    METHOD(advance), METHOD(gather),         METHOD(decode), METHOD(weave),  METHOD(judge),
+    METHOD(stage),   METHOD(tones),          {NULL, NULL, 0, NULL},
 };
 
 static struct PyModuleDef definition = {

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.block import Track
+    from pipeline.codecs import G711
     from pipeline.sinks.finishing import Finisher, Outcome
     from pipeline.sinks.wavfile import SampleFormat
 
@@ -45,6 +46,8 @@ class Part(NamedTuple):
     stop: int
     """One past the last."""
     samples: NDArray[Any]
+    codec: G711 | None = None
+    """Where they are codes that are to be stored as linear samples, of which law."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -338,23 +341,20 @@ def _between(part: Part, start: int, stop: int) -> Part | None:
     if first >= last:
         return None
     samples = part.samples[first - part.start : last - part.start]
-    return Part(part.channel, first, last, samples)
+    return Part(part.channel, first, last, samples, part.codec)
 
 
 def _moved(part: Part, start: int) -> Part:
     """Return a part as it stands in a file that begins there."""
-    return Part(part.channel, part.start - start, part.stop - start, part.samples)
+    return part._replace(start=part.start - start, stop=part.stop - start)
 
 
 def _write(file: WavFile, parts: Sequence[Part]) -> None:
-    if file.channels == 1:
+    if len(parts) == 2 and not _touch(*parts):
         for part in parts:
-            file.write(part.start, part.samples[:, np.newaxis])
-    elif len(parts) == 2 and _touch(*parts):
-        _interleave(file, parts)
+            _weave(file, [part])
     else:
-        for part in parts:
-            _interleave(file, [part])
+        _weave(file, parts)
     file.write_header()
 
 
@@ -362,18 +362,24 @@ def _touch(one: Part, other: Part) -> bool:
     return one.start <= other.stop and other.start <= one.stop
 
 
-def _interleave(file: WavFile, parts: Sequence[Part]) -> None:
-    """Write parts that overlap or touch, or a single one, in one go."""
+def _weave(file: WavFile, parts: Sequence[Part]) -> None:
+    """Write parts of different channels that overlap or touch, or a single one, in one go."""
     one, other = parts[0], parts[-1]
-    start = min(one.start, other.start)
-    stop = max(one.stop, other.stop)
-    frames = np.empty((stop - start, 2), file.sample_format.dtype)
-    if one is other or one.start != other.start or one.stop != other.stop:
+    start, stop = one.start, one.stop
+    is_whole = len(parts) == file.channels
+    if start != other.start or stop != other.stop:
+        start, stop = min(start, other.start), max(stop, other.stop)
+        is_whole = False
+    frames = np.empty((stop - start, file.channels), file.sample_format.dtype)
+    if not is_whole:
         # what no part covers stays as it is in the file, and is silence beyond its end
         known = max(0, min(stop, file.frames) - start)
         if known:
             frames[:known] = file.read(start, start + known)
         frames[known:] = file.sample_format.silence
-    for part in parts:
-        frames[part.start - start : part.stop - start, part.channel] = part.samples
+    for channel, first, last, samples, codec in parts:
+        if codec is None:
+            frames[first - start : last - start, channel] = samples
+        else:
+            codec.weave(samples, frames, (first - start) * file.channels + channel)
     file.write(start, frames)

@@ -44,7 +44,7 @@ if TYPE_CHECKING:
     from numpy.typing import NDArray
 
     from pipeline.block import AudioBlock, DirectionName, Track, TrackSummary
-    from pipeline.codecs import Codec
+    from pipeline.codecs import G711, Codec
     from pipeline.sinks.wavfile import SampleFormat, WavFile
 
 with warnings.catch_warnings():
@@ -182,7 +182,6 @@ class WavSink(Sink):
         self._placements: dict[int, Placement] = {}  # by row
         self._recordings: dict[Hashable, list[Recording]] = {}  # those that a new track may join
         self._pauses = Pauses()
-        self._decoded = np.empty((2, STAGE_SAMPLES), np.int16)
         self._failed_to_write = 0
         self._failed_to_finish = 0
         self._failed_to_begin = 0
@@ -582,7 +581,8 @@ class WavSink(Sink):
     def _flush(self, recording: Recording) -> bool:
         """Write what is staged of all channels; False when an error ended the recording."""
         tracks = [each for each in recording.tracks if each is not None]
-        for take in (self._take_run, self._take):  # codes came after linear samples, if at all
+        # codes came after linear samples, if at all
+        for take in (self._take_run, self._take) if self._runs else (self._take,):
             parts = [part for track in tracks if (part := take(track))]
             if not parts:
                 continue
@@ -614,12 +614,10 @@ class WavSink(Sink):
         if not stages.fill[row]:
             return None
         start = int(stages.start[row]) + placement.offset_samples
-        codes = stages.take(row)
-        samples: NDArray[Any] = codes
-        if self._format_of(placement.recording) is PCM16:
-            samples = self._decoded[placement.channel, : len(codes)]
-            _LAWS[stages.law[row]].decode(codes, samples)
-        return _part(placement.channel, start, samples)
+        codec = None
+        if not self._source or self._format_of(placement.recording) is PCM16:
+            codec = _LAWS[stages.law[row]]
+        return _part(placement.channel, start, stages.take(row), codec)
 
     def _take_run(self, placement: Placement) -> Part | None:
         """Take linear samples out, as they are to stand in the file, if there are any."""
@@ -699,14 +697,16 @@ class WavSink(Sink):
                 self._runs.pop(track.track.row, None)
 
 
-def _part(channel: int, start: int, samples: NDArray[Any]) -> Part | None:
+def _part(
+    channel: int, start: int, samples: NDArray[Any], codec: G711 | None = None
+) -> Part | None:
     """Return samples as a part; None where they all lie before the recording's beginning.
 
     A sender's timestamps may step back before its own beginning.
     """
     if start < 0:
         start, samples = 0, samples[-start:]
-    return Part(channel, start, start + len(samples), samples) if len(samples) else None
+    return Part(channel, start, start + len(samples), samples, codec) if len(samples) else None
 
 
 def _first_room(placement: Placement) -> int:

@@ -102,6 +102,19 @@ def test_decoding_writes_into_a_part_of_a_larger_array():
     assert room.tolist() == [77, *[-32124, 32124, 0, 0] * 2, 77, 77, 77]
 
 
+@pytest.mark.parametrize(("codec", "expand"), EXPANDERS)
+@pytest.mark.parametrize("channels", [1, 2, 3])
+@pytest.mark.parametrize("count", [0, 1, 15, 255, 256, 257, 700])
+def test_codes_are_woven_into_one_channel_and_no_other(codec, expand, channels, count):
+    codes = np.arange(count).astype(np.uint8)
+    frames = np.full((count + 2, channels), 77, np.int16)
+    codec.weave(codes, frames, channels + channels - 1)  # the last channel, from frame 1 on
+    expected = np.frombuffer(expand(codes.tobytes(), 2), np.int16).tolist()
+    assert frames[1:-1, -1].tolist() == expected
+    assert (frames[:, :-1] == 77).all()
+    assert frames[[0, -1], -1].tolist() == [77, 77]
+
+
 @pytest.mark.parametrize("codec", [PCMU, PCMA])
 def test_silence_is_the_quietest_code_of_positive_sign(codec):
     sample = int(codec.table[codec.silence])
