@@ -13,7 +13,6 @@ from __future__ import annotations
 
 import heapq
 from bisect import insort
-from collections import Counter
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, ClassVar
 
@@ -140,7 +139,8 @@ class ConversationSink(Sink):
         pending = conversation.pending
         self._settle(conversation, max(conversation.end_ns, *(edge[0] for edge in pending), 0))
         for condition in conversation.conditions:
-            self._turn(conversation, condition, conversation.settled_ns, holds=False)
+            if condition.since_ns is not None:
+                self._turn(conversation, condition, conversation.settled_ns)
         return self._results(conversation)
 
     def _start(self, party: _Party, at_ns: int) -> None:
@@ -195,41 +195,44 @@ class ConversationSink(Sink):
 
     def _settle(self, conversation: _Conversation, until_ns: int) -> None:
         """Go through the conversation up to a moment, and tell what happened."""
-        pending = conversation.pending
+        # Python runs this for each edge of speech of every call: what does not change is not called
+        pending, talking = conversation.pending, conversation.talking
+        over, quiet = conversation.conditions
         while pending and pending[0][0] <= until_ns:
             at_ns, minus_step, direction, party = pending.pop(0)
             at_ns = max(at_ns, conversation.settled_ns)  # one that was told late counts from now
             conversation.settled_ns = at_ns
-            for condition in conversation.conditions:
-                self._tell_start(conversation, condition)
-            conversation.talking[direction] -= minus_step
+            self._tell_starts(conversation)
+            talking[direction] -= minus_step
             if minus_step < 0:
                 conversation.last_speaker = party
-            talking = sum(map(bool, conversation.talking.values()))
-            over, quiet = conversation.conditions
-            self._turn(conversation, over, at_ns, holds=talking > 1)
-            self._turn(conversation, quiet, at_ns, holds=not talking)
+            parties = (talking["inbound"] > 0) + (talking["outbound"] > 0)
+            if (parties > 1) is (over.since_ns is None):
+                self._turn(conversation, over, at_ns)
+            if (parties == 0) is (quiet.since_ns is None):
+                self._turn(conversation, quiet, at_ns)
         conversation.settled_ns = max(conversation.settled_ns, until_ns)
-        for condition in conversation.conditions:
-            self._tell_start(conversation, condition)
+        self._tell_starts(conversation)
 
-    def _turn(
-        self, conversation: _Conversation, condition: _Condition, at_ns: int, *, holds: bool
-    ) -> None:
-        if holds and condition.since_ns is None:
+    def _turn(self, conversation: _Conversation, condition: _Condition, at_ns: int) -> None:
+        """Let a condition begin to hold, or cease to."""
+        since_ns, condition.since_ns = condition.since_ns, None
+        if since_ns is None:
             condition.since_ns, condition.is_told = at_ns, False
-        elif not holds and condition.since_ns is not None:
-            since_ns, condition.since_ns = condition.since_ns, None
-            if condition.is_told:
-                self._tell(conversation, condition, "stopped", since_ns, at_ns)
+        elif condition.is_told:
+            self._tell(conversation, condition, "stopped", since_ns, at_ns)
 
-    def _tell_start(self, conversation: _Conversation, condition: _Condition) -> None:
-        since_ns = condition.since_ns
-        if since_ns is None or condition.is_told:
-            return
-        if conversation.settled_ns - since_ns >= condition.least_ns:
-            condition.is_told = True
-            self._tell(conversation, condition, "started", since_ns)
+    def _tell_starts(self, conversation: _Conversation) -> None:
+        """Tell of conditions that have held for long enough by now."""
+        for condition in conversation.conditions:
+            since_ns = condition.since_ns
+            if (
+                since_ns is not None
+                and not condition.is_told
+                and conversation.settled_ns - since_ns >= condition.least_ns
+            ):
+                condition.is_told = True
+                self._tell(conversation, condition, "started", since_ns)
 
     def _tell(
         self, conversation: _Conversation, condition: _Condition, what: str, *moments_ns: int
@@ -312,7 +315,7 @@ class _Conversation:
         self.dropped = 0
         self.pending: list[tuple[int, int, DirectionName, _Party]] = []
         """Edges that are not settled yet, in order: moment, -1 for a start and 1 for a stop."""
-        self.talking: Counter[DirectionName] = Counter()
+        self.talking: dict[DirectionName, int] = {"inbound": 0, "outbound": 0}
         """Tracks that speak at `settled_ns`, by direction."""
         self.settled_ns = first.opened_ns
         """What happened before was told."""
