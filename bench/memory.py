@@ -29,7 +29,7 @@ PACKETS = 30
 """Of each track."""
 RATE_PPS = 100_000.0
 MINUTES, QUICK_MINUTES = 60, 3
-IDLE_TIMEOUT_S = 4.0
+IDLE_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 60.0
 SHRINK_S = 4.0
 KIB = 1024
@@ -79,6 +79,7 @@ def _opened_and_closed(context: Context, name: str, tracks: int) -> dict[str, An
             for seed in (1, 2):
                 traffic = Traffic(tracks=tracks, rate_pps=rate_pps, loss=0.01, seed=seed)
                 load = measure.Source(traffic, core=sending_core).send(daemon, PACKETS * tracks)
+                _until_sinks_have_it(daemon)
                 opened = _tracks_open(daemon)
                 held = accounting.resident_bytes(pid)
                 _until_closed(daemon)
@@ -101,6 +102,19 @@ def _opened_and_closed(context: Context, name: str, tracks: int) -> dict[str, An
 
 def _tracks_open(daemon: Daemon) -> int:
     return round(daemon.metrics()["strep_tracks_open"])
+
+
+def _until_sinks_have_it(daemon: Daemon) -> None:
+    """Wait until no audio is on its way to a sink: thousands of files take a while to make."""
+    deadline = time.monotonic() + IDLE_TIMEOUT_S / 2
+    while any(
+        waiting
+        for name, waiting in daemon.metrics().items()
+        if name.startswith("strep_sink_queue_bytes")
+    ):
+        if time.monotonic() > deadline:
+            break
+        time.sleep(0.1)
 
 
 def _until_closed(daemon: Daemon) -> None:
