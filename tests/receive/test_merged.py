@@ -6,17 +6,25 @@ import select
 import socket
 import time
 from contextlib import ExitStack
+from uuid import UUID
 
+import numpy as np
 import pytest
+import soundfile
 import structlog
 from hypothesis import given
 from hypothesis import strategies as st
+from loopback import Serve
 
 import strep_kernel
+from bench.sending import Sender
+from pipeline.codecs import PCMU
+from strep.media import packetize
 from strep.receive import readers
 from strep.receive.readers import MergedReader, RecvmmsgReader, open_reader
 from strep.receive.sockets import bind
-from strep.wire import Endpoint, PacketBatch
+from strep.voices import load_voice
+from strep.wire import Endpoint, PacketBatch, StrepHeader
 
 pytestmark = pytest.mark.skipif(
     not readers._SUPPORTED or strep_kernel.load() is None,
@@ -191,3 +199,30 @@ def test_where_the_system_cannot_merge_datagrams_are_read_one_by_one():
         sock.bind(("127.0.0.1", 0))
         assert type(open_reader(sock, merged=True)) is RecvmmsgReader
     assert [entry["reason"] for entry in log] == ["Protocol not available"]
+
+
+def test_daemon_records_calls_whose_packets_come_merged_bit_for_bit(tmp_path):
+    """Packets of 20 calls in turn, one port: each run of the sender holds all of them."""
+    calls = [UUID(int=0x428C31B6_7AF4_4BCB_B7F5_5013EF965700 + i) for i in range(20)]
+    codes = [np.roll(load_voice("caller")[:8000], 160 * i) for i in range(len(calls))]
+    forks = [
+        packetize(
+            codes[i], payload_type=0, ssrc=i, first_sequence=7 * i, first_timestamp=0,
+            strep=StrepHeader(call),
+        )
+        for i, call in enumerate(calls)
+    ]  # fmt: skip
+    with Serve(tmp_path, "--merge-datagrams", "--sink", "wav") as serve:
+        sender = Sender(*serve.to[:1], [serve.to[1]], method="segment")
+        sent = sum(sender.send(np.stack(packets)) for packets in zip(*forks, strict=True))
+        sender.close()
+        assert sent == 50 * len(calls)
+        serve.wait_for("strep_packets_total", sent)
+        metrics = serve.metrics()
+        assert serve.stop() == 0
+    assert metrics["strep_datagrams_read_total"] == sent
+    assert metrics["strep_datagrams_merged_total"] == sent
+    for call, expected in zip(calls, codes, strict=True):
+        (path,) = tmp_path.glob(f"*{call}*.wav")
+        pcm = soundfile.read(path, dtype="int16")[0]
+        assert np.array_equal(pcm[:, 0], PCMU.table[expected])
