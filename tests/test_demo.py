@@ -20,7 +20,7 @@ def demo(capsys, *arguments):
 
 
 def test_demo_shows_a_recorded_call_and_can_be_shown_again(tmp_path, capsys):
-    code, output = demo(capsys, "--out", str(tmp_path), "--speed", "10", "--json")
+    code, output = demo(capsys, "--out", str(tmp_path), "--speed", "5", "--json")
     assert not code
     outcome = json.loads(output.out)
     call = outcome["call"]

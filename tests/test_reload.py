@@ -26,7 +26,7 @@ RESTART = {
     "media", "http", "http_token_file", "http_tls_certificate", "http_tls_key", "recordings",
     "database", "sinks", "workers", "max_tracks", "reorder_ms", "max_gap_s", "max_ahead_s",
     "concealment", "comfort_noise", "telephone_event_payload_types", "learn_telephone_events",
-    "payload_types", "tick_ms", "receive_buffer_bytes", "slot_bytes",
+    "payload_types", "tick_ms", "receive_buffer_bytes", "slot_bytes", "merge_datagrams",
 }  # fmt: skip
 RESTART_OF_CONTROL = {
     "api_key_file", "base_url", "command_timeout_s", "max_commands", "webhook_public_key",
