@@ -360,7 +360,10 @@ def _named(manifest: Path, earlier: Sequence[Mapping[str, Any]]) -> list[dict[st
 def _read(path: Path) -> dict[str, Any]:
     """Return the manifest as it is so far."""
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if not text.strip("\0"):  # what never reached the disk before the machine crashed
+            return {"tracks": []}
+        manifest = json.loads(text)
         return {**manifest, "tracks": list(manifest["tracks"])}
     except FileNotFoundError:
         return {"tracks": []}

@@ -306,7 +306,7 @@ def test_manifest_names_earlier_recordings_but_not_its_own(tmp_path):
     assert manifest["recordings"] == ["call.wav"]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"tracks"'])
+@pytest.mark.parametrize("content", ["[]", "{}", '{"tracks"'])
 def test_file_that_is_no_manifest_is_named_and_left_alone(tmp_path, content):
     path = tmp_path / "call.json"
     path.write_text(content)
@@ -396,3 +396,11 @@ def test_manifest_that_cannot_be_written_is_said_and_harms_no_other(tmp_path, ca
     assert str(in_the_way / "call.json") in lines[0]
     assert "Traceback" not in said.out + said.err
     assert list(tmp_path.rglob("*.part")) == []
+
+
+@pytest.mark.parametrize("left", ["", "\0" * 4096])
+def test_manifest_that_a_crash_of_the_machine_left_empty_is_begun_again(tmp_path, left):
+    path = tmp_path / "call.json"
+    path.write_text(left)
+    add_track(path, INBOUND, SUMMARY, {})
+    assert len(json.loads(path.read_text())["tracks"]) == 1
