@@ -30,9 +30,9 @@ if TYPE_CHECKING:
 READY_TIMEOUT_S = 60.0
 STOP_TIMEOUT_S = 60.0
 ROOT = Path(__file__).parent.parent
+"""Where `python -m` finds the packages of this project."""
 MANY_FILES = 100
 FREED_S = 6.0
-"""Where `python -m` finds the packages of this project."""
 
 
 class ReceiverError(RuntimeError):

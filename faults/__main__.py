@@ -9,6 +9,7 @@ import signal
 import sys
 import tempfile
 import time
+import traceback
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -104,6 +105,7 @@ def _run(fault: Fault, times: int, number: str) -> dict[str, Any]:
     except CannotRunError as error:
         outcome, verdict = Outcome(f"skipped: {error}", 0, "", ""), "skipped"
     except Exception as error:  # noqa: BLE001 -- the other faults have their turn
+        traceback.print_exc()
         outcome = Outcome(f"failed: {error!r}", 0, "", "", [repr(error)])
         verdict = "NOT OK"
     finally:

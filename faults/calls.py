@@ -240,9 +240,12 @@ def is_right_outside(
         for begin, end in sorted(heard, key=lambda span: span[0] - span[1]):
             for first in range(begin, end - window + 1, window):
                 key = channel[first : first + window]
-                if np.count_nonzero(key) > window // 2:
-                    places = _places(key, speech)
-                    return any(_is_kept(channel, speech, first - at, missed) for at in places)
+                if np.count_nonzero(key) <= window // 2:
+                    continue
+                # one that begins before the speech does is nowhere in it: the next one is
+                places = _places(key, speech)
+                if any(_is_kept(channel, speech, first - at, missed) for at in places):
+                    return True
     # nothing loud is heard: both sides end in the same turn of packets, some samples apart
     last = len(channel) - len(speech)
     return any(

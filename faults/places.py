@@ -268,9 +268,9 @@ def vanishing_folder(folder: Path, times: int, say: Say) -> Outcome:
             with Calls(service.to, 5, seed=77) as later:
                 time.sleep(1.5)
             time.sleep(0.5)
-            _goes_on_after = service.is_alive
+            is_alive = service.is_alive
             service.stop()
-        if not _goes_on_after:
+        if not is_alive:
             wrong.append(f"vanished {number}: the daemon is gone")
         else:
             wrong += [f"in the folder made again: {each}" for each in not_exact(later, place)]
@@ -290,17 +290,17 @@ def few_files(folder: Path, times: int, say: Say) -> Outcome:
     for number in range(times):
         say(f"{number} of {times}")
         place = folder / str(number)
-        before = resource.getrlimit(resource.RLIMIT_NOFILE)
+        _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
         with Service(place, sinks=("wav", "vad")) as service:
             for pid in service.pids:
-                resource.prlimit(pid, resource.RLIMIT_NOFILE, (FEW_FILES, before[1]))
+                resource.prlimit(pid, resource.RLIMIT_NOFILE, (FEW_FILES, most))
             with Calls(service.to, 2 * FEW_FILES) as calls:
                 time.sleep(2.0)
                 _goes_on(service, wrong, f"limit {number}")
             time.sleep(0.5)
             service.stop()
         found = [leg for leg in calls.legs if files_of(place, leg)]
-        recorded = len(found)
+        recorded += len(found)
         if not found:
             wrong.append(f"limit {number}: nothing was recorded")
         which = [i for i, leg in enumerate(calls.legs) if leg in found]

@@ -93,7 +93,7 @@ def _calls() -> list[bytes]:
     for first in range(0, len(TEMPLATES), 8):
         which = range(first, min(first + 8, len(TEMPLATES)))
         odd = bytes([len(which) - 1]) + b"".join(bytes([20, each % 3, each, 0]) for each in which)
-        calls.append(bytes([first // 8 % 2]) + odd + bytes([230, 210, 50]) + odd)
+        calls.append(bytes([first // 8 % 4]) + odd + bytes([230, 210, 50]) + odd)
     return calls
 
 

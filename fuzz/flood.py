@@ -20,6 +20,7 @@ from fuzz.targets import BOUND, SOURCES, TEMPLATES
 from pipeline.dispatch import Dispatcher
 from pipeline.sinks.base import Sink
 from strep.media import packetize
+from strep.receive.gate import GateSettings
 from strep.receive.receiver import Receiver
 from strep.wire import Direction, PacketBatch, StrepHeader
 
@@ -31,6 +32,8 @@ SLOT_BYTES = 576
 BATCH = 2048
 CALLS = 20
 TICK_NS = 20_000_000
+_SOURCES = np.frombuffer(b"".join(each.pack() for each in SOURCES), np.uint8).reshape(-1, 24)
+"""Whom hostile datagrams come from; the last one is that of the ordinary calls, too."""
 
 
 class _Ear(Sink):
@@ -69,7 +72,7 @@ class _Hostile:
         batch.buffer[slots] = content
         batch.length_bytes[slots] = lengths
         batch.kept_bytes[slots] = SLOT_BYTES
-        batch.source[slots] = np.frombuffer(SOURCES[0].pack(), np.uint8)
+        batch.source[slots] = _SOURCES[random.integers(len(_SOURCES), size=count)]
         batch.destination[slots] = np.frombuffer(BOUND.pack(), np.uint8)
 
 
@@ -125,7 +128,7 @@ def main(number: int, seed: int = 0) -> int:
             whole.append(in_order and not summary.lost)
 
     dispatcher = Dispatcher({"ear": _Ear()}, on_closed=closed)
-    receiver = Receiver(dispatcher, max_tracks=4096, idle_timeout_s=4)
+    receiver = Receiver(dispatcher, max_tracks=4096, idle_timeout_s=4, gate=GateSettings())
     batch = PacketBatch(BATCH, SLOT_BYTES)
     now_ns, sent, raised = 10**12, 0, 0
     began_s = told_s = time.monotonic()
@@ -171,7 +174,8 @@ if __name__ == "__main__":
         "number", nargs="?", type=int, default=10_000_000, metavar="NUMBER",
         help="how many datagrams (default: 10,000,000)",
     )  # fmt: skip
+    parser.add_argument("--seed", type=int, default=0, help="another one for other datagrams")
     given = parser.parse_args()
     if given.number < 1:
         parser.error(f"{given.number} datagrams: expected 1 or more")
-    sys.exit(main(given.number))
+    sys.exit(main(given.number, given.seed))

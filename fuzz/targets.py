@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import tempfile
+from ipaddress import ip_network
 from pathlib import Path
 from types import MappingProxyType
 from typing import TYPE_CHECKING, Any
@@ -39,6 +40,7 @@ from strep.control.events import CallEvent
 from strep.control.webhooks import WebhookReceiver
 from strep.receive.admission import Admission
 from strep.receive.capture import CaptureError, CaptureReader
+from strep.receive.gate import GateSettings
 from strep.receive.receiver import Binding, Receiver
 from strep.specs import ConfigError
 from strep.wire import DropReason, Endpoint, PacketBatch
@@ -254,6 +256,8 @@ class _Listener(Sink):
 BOUND = Endpoint.of("192.0.2.1", 4000)
 SOURCES = (BOUND, Endpoint.of("2001:db8::1", 4000), Endpoint.of("192.0.2.2", 4002))
 
+_ALLOWED = (ip_network("192.0.2.1/32"), ip_network("2001:db8::/32"))
+
 
 def path(data: bytes) -> None:
     """Send datagrams and time down the whole way of a packet; none may be lost sight of."""
@@ -261,12 +265,16 @@ def path(data: bytes) -> None:
         _path(Tape(data))
 
 
-def _path(tape: Tape) -> None:
-    options = tape.byte()
+def _receiver(options: int) -> Receiver:
+    """Return a receiver that is small, so that its bounds are soon met."""
     admission = Admission(wait_s=1, max_legs=3, max_datagrams=4) if options & 1 else None
-    receiver = Receiver(
-        Dispatcher({"listener": _Listener()}), max_tracks=8, idle_timeout_s=2, admission=admission
-    )
+    gate = GateSettings(allowed_sources=_ALLOWED, burst_tracks=4) if options & 2 else None
+    dispatcher = Dispatcher({"listener": _Listener()})
+    return Receiver(dispatcher, max_tracks=8, idle_timeout_s=2, admission=admission, gate=gate)
+
+
+def _path(tape: Tape) -> None:
+    receiver = _receiver(tape.byte())
     batch = PacketBatch(32, SLOT_BYTES)
     now_ms = 1000
     binding = receiver.bind(Binding(legs()[0]))
@@ -294,6 +302,7 @@ def _path(tape: Tape) -> None:
             receiver.take_no_new()
         elif kind == 246:
             receiver.set_admission(None)
+            receiver.set_gate(GateSettings(source_timeout_s=0.1))
         assert receiver.read == sum(receiver.datagrams.values())
     receiver.stop()
     assert receiver.read == sum(receiver.datagrams.values())

@@ -8,6 +8,7 @@ track that alone makes it raise, or altogether when one of its methods does noth
 
 from __future__ import annotations
 
+import json
 import logging
 import threading
 import time
@@ -332,7 +333,16 @@ class InlineRunner:
         self._run("stop")
 
     def _closed(self, closing: Closing, result: Mapping[str, Any] | None) -> None:
-        """Say what the sink found."""
+        """Say what the sink found; nothing where that is no JSON, which manifests are made of."""
+        try:
+            json.dumps(None if result is None else dict(result))
+        except (TypeError, ValueError, RecursionError) as error:
+            self._errors += 1
+            logger.error(  # noqa: TRY400 -- a sentence says all
+                "sink %s: what it found on a track is left out, as it is no JSON: %s",
+                *(self.name, error),
+            )
+            result = None
         closing.closed_by(self.name, result)
 
     def _close_late(self, closing: Closing, done: Future[Mapping[str, Any] | None]) -> None:

@@ -22,6 +22,7 @@ paused or resumed; `at_s` counts from `started_at`.
 
 from __future__ import annotations
 
+import contextlib
 import json
 import math
 import threading
@@ -200,8 +201,18 @@ def _mark(at: str, kind: str, started_at: str) -> dict[str, Any]:
 
 def _write(path: Path, manifest: Mapping[str, Any]) -> None:
     part = path.with_name(path.name + ".part")
-    part.write_text(json.dumps(manifest, indent=2) + "\n", encoding="utf-8")
-    part.replace(path)
+    text = json.dumps(manifest, indent=2) + "\n"
+    try:
+        try:
+            part.write_text(text, encoding="utf-8")
+        except FileNotFoundError:  # the folder was removed: it is made again for the recording, too
+            path.parent.mkdir(parents=True, exist_ok=True)
+            part.write_text(text, encoding="utf-8")
+        part.replace(path)
+    except OSError:
+        with contextlib.suppress(OSError):
+            part.unlink()
+        raise
 
 
 def track_entry(
@@ -349,7 +360,10 @@ def _named(manifest: Path, earlier: Sequence[Mapping[str, Any]]) -> list[dict[st
 def _read(path: Path) -> dict[str, Any]:
     """Return the manifest as it is so far."""
     try:
-        manifest = json.loads(path.read_text(encoding="utf-8"))
+        text = path.read_text(encoding="utf-8")
+        if not text.strip("\0"):  # what never reached the disk before the machine crashed
+            return {"tracks": []}
+        manifest = json.loads(text)
         return {**manifest, "tracks": list(manifest["tracks"])}
     except FileNotFoundError:
         return {"tracks": []}

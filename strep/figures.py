@@ -39,6 +39,8 @@ class Figures:
     """Datagrams of RTCP by what became of them."""
     news_dropped: int = 0
     """Openings and closings of tracks that nobody will hear of."""
+    manifests_failed: int = 0
+    """How often the manifest of a recording could not be written."""
     pair_kernel_drops: int = 0
     """Datagrams that the kernel dropped on pairs of ports."""
     cpu_s: float = 0.0

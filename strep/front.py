@@ -95,6 +95,10 @@ class Front:
         gauges = overview.total.sink_gauges
         full = [sink for sink, of in gauges.items() if of.get("recordings_disk_low")]
         reasons[f"the disk is too full for further recordings: {', '.join(full)}"] = bool(full)
+        waits = [
+            sink for sink, of in gauges.items() if of.get("recordings_put_off") and sink not in full
+        ]
+        reasons[f"recordings cannot be written: {', '.join(waits)}"] = bool(waits)
         told = [reason for reason, holds in reasons.items() if holds]
         return {"ready": not told, "reasons": told}
 

@@ -60,13 +60,13 @@ _DISTRIBUTED = {
 }
 _RECORDING_COUNTERS = {
     "recordings_failed": "Recordings that ended before their tracks, or never began",
-    "recording_attempts_failed": "How often a recording's file could not be made",
+    "recording_attempts_failed": "How often a recording's file could not be made, or had no space",
     "recordings_unencoded": "Files of recordings that stayed WAV and should not",
     "recording_syncs_failed": "How often a file could not be brought to disk while it was written",
 }
 _RECORDING_GAUGES = {
     "recordings_finishing": "Files of recordings that wait to be finished",
-    "recordings_put_off": "Recordings that should have begun and have no file yet",
+    "recordings_put_off": "Recordings that have no file yet, or cannot go on in theirs",
     "recordings_disk_low": "Workers in which no recordings begin, for want of space",
 }
 _WAITING = {
@@ -188,6 +188,11 @@ def _tracks(total: Figures) -> Iterator[Metric]:
     yield labelled("strep_tracks_closed", "Tracks closed", total.tracks_closed)
     for name, text in _DISTRIBUTED.items():
         yield _histogram(f"strep_track_{name}", text, total.tracks_distributed.get(name, {}))
+    yield CounterMetricFamily(
+        "strep_manifests_failed",
+        "How often the manifest of a recording could not be written",
+        total.manifests_failed,
+    )
     yield CounterMetricFamily(
         "strep_track_news_dropped",
         "Openings and closings of tracks that were not told: too many waited",

@@ -8,13 +8,10 @@ manifest with the reason `interrupted`.
 
 from __future__ import annotations
 
-import os
 import re
-import sys
 import threading
 import time
 from collections import defaultdict
-from contextlib import suppress
 from dataclasses import replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -24,7 +21,7 @@ import structlog
 
 from pipeline.manifest import add_interrupted
 from pipeline.sinks.encoding import FORMATS
-from pipeline.sinks.finishing import Finisher
+from pipeline.sinks.finishing import Finisher, let_others_go_first
 from pipeline.sinks.wavfile import NotOursError, WavFile
 from pipeline.utc import rfc3339
 from strep.recovery import NAME
@@ -43,7 +40,6 @@ MOST_FILES = 100_000
 PROGRESS_S = 5.0
 """How often it is said how many are left."""
 SUFFIX = ".wav.part"
-_NICE = 10
 _CALL_LEG_ID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}")
 _NUMBER = re.compile(r"_\d{3,}$")
 _OTHER = {"inbound": "outbound", "outbound": "inbound"}
@@ -116,9 +112,7 @@ class Rescuer:
         `find_recordings` found. They are returned with what is known by now, and others that were
         not known. It takes as long as disks and coders do, at low priority.
         """
-        if sys.platform == "linux":  # elsewhere a thread has no priority of its own
-            with suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        let_others_go_first()
         recordings: dict[Path, list[tuple[Place, Path]]] = defaultdict(list)
         count = 0
         for place, part in self._parts():

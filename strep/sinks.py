@@ -5,6 +5,8 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+import structlog
+
 from pipeline.manifest import add_earlier, add_track
 from pipeline.sinks.load import load
 
@@ -15,6 +17,8 @@ if TYPE_CHECKING:
     from pipeline.dispatch import Results
     from pipeline.sinks.base import Sink
     from strep.specs import SinkSpec
+
+logger = structlog.get_logger("strep")
 
 
 def make_sinks(specs: Iterable[SinkSpec], directory: Path) -> dict[str, Sink]:
@@ -45,12 +49,21 @@ def write_manifests(
     *,
     call: Mapping[str, Any] | None = None,
     earlier: Sequence[Mapping[str, Any]] = (),
-) -> None:
-    """Add a closed track to the manifest of each recording that it has; see `add_track`."""
+) -> int:
+    """Add a closed track to the manifest of each recording that it has; see `add_track`.
+
+    Return how many could not be written; the log says why.
+    """
+    failed = 0
     for result in results.values():
         if "manifest" in result:
             path = Path(result["manifest"])
-            add_track(path, track, summary, results, call=call, earlier=earlier)
+            try:
+                add_track(path, track, summary, results, call=call, earlier=earlier)
+            except (OSError, ValueError) as error:
+                failed += 1
+                logger.error("manifest not written", path=str(path), error=str(error))  # noqa: TRY400 -- a sentence says all
+    return failed
 
 
 def complete_manifest(path: Path, earlier: Sequence[Mapping[str, Any]]) -> None:

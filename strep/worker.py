@@ -6,6 +6,7 @@ With one worker it lives in the daemon's own process; of several, each has a pro
 
 from __future__ import annotations
 
+import threading
 import time
 from ipaddress import ip_network
 from typing import TYPE_CHECKING, Any, NamedTuple
@@ -64,6 +65,9 @@ class Worker:
         self.number = number
         self._book = CallBook()
         self._pending_leg_s = _pending_leg_s(settings)
+        self._manifests_failed = 0
+        self._counting = threading.Lock()
+        """Tracks are closed on several threads."""
         self._news = TrackNews(tell)
         self.dispatcher = Dispatcher(
             make_sinks(settings.sinks, settings.recordings),
@@ -198,6 +202,7 @@ class Worker:
             tracks_distributed=receiver.pipeline.distributions.as_dict(),
             rtcp=dict(receiver.rtcp.counts),
             news_dropped=self._news.dropped,
+            manifests_failed=self._manifests_failed,
             pair_kernel_drops=self._pairs.kernel_drops,
             cpu_s=time.process_time(),
             tracks_open=len(receiver.table),
@@ -231,7 +236,9 @@ class Worker:
             "earlier": self._book.earlier(call_leg_id, track.leg),
         }
         try:
-            write_manifests(track, summary, results, **recorded)
+            failed = write_manifests(track, summary, results, **recorded)
+            with self._counting:
+                self._manifests_failed += failed
         finally:
             self._book.closed(call_leg_id)
             self._news.put("closed", closed_entry(track, summary, results))

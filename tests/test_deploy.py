@@ -11,6 +11,7 @@ import pytest
 from prometheus_client.parser import text_string_to_metric_families
 from test_metrics import PLANE
 
+from pipeline.distributions import Distributions
 from pipeline.sinks.wav import WavSink
 from strep.config import load
 from strep.control.figures import MemoryFigures
@@ -18,12 +19,14 @@ from strep.control.webhooks import WebhookReceiver
 from strep.figures import Figures, Overview, WorkerView
 from strep.http import ConnectionsClosed
 from strep.metrics import exposition
+from strep.wire import DropReason
 
 ROOT = Path(__file__).parents[1]
 DEPLOY = ROOT / "deploy"
 RULES = (DEPLOY / "alerts.yml").read_text()
 ALERTS = re.findall(r"- alert: (\w+)\n +expr: (.+)\n", RULES)
 OPERATIONS = (ROOT / "docs" / "operations.md").read_text()
+REASONS = {reason.label for reason in DropReason}
 
 
 def metric_names():
@@ -39,6 +42,8 @@ def metric_names():
         sink_off={"wav": 0},
         sink_counters={"wav": WavSink().counters()},
         sink_gauges={"wav": WavSink().gauges()},
+        tracks_distributed=Distributions().as_dict(),
+        rtcp={"matched": 1},
     )
     text = exposition(
         Overview([WorkerView(0, 1, "up", figures)]),
@@ -75,16 +80,44 @@ def test_alert_asks_for_metrics_that_there_are(alert, expression):
     assert f"`{alert}`" in OPERATIONS
 
 
-def test_every_metric_is_explained():
-    control = (ROOT / "docs" / "control.md").read_text()
-    told = set(re.findall(r"`(_?[a-z][a-z_]*)(?:\{[^}]*\})?`", OPERATIONS + control))
-    endings = tuple(word for word in told if word.startswith("_"))
-    unexplained = {
-        name
-        for name in NAMES
-        if name.startswith("strep_") and name not in told and not name.endswith(endings)
-    }
-    assert unexplained == {"strep_info"} - told
+def metrics_told():
+    """Return the metrics in the tables of the documents: of each, all that it may stand for.
+
+    `_ending` stands for the name before it in its row, with another end.
+    """
+    told = []
+    for name in ("operations", "control"):
+        text = (ROOT / "docs" / f"{name}.md").read_text()
+        for cell in re.findall(r"^\| (`strep_.*?) \|", text, re.MULTILINE):
+            first, *others = re.findall(r"`(\w+)(?:\{[^}]*\})?`", cell)
+            if first in REASONS:
+                continue
+            stems = [first[: each.start()] for each in re.finditer("_", first)]
+            told.append({first})
+            told += [{f"{stem}{each}" for stem in stems} | {each} for each in others]
+    return told
+
+
+def test_every_metric_is_explained_and_no_other():
+    own = {name for name in NAMES if name.startswith("strep_")} - {"strep_info"}
+    own = {re.sub(r"(_bucket|_count|_sum)$", "", name) for name in own}  # of histograms
+    told = metrics_told()
+    assert own - set().union(*told) == set()
+    assert [each for each in told if not each & own] == []
+
+
+@pytest.mark.parametrize("document", ["operations", "control", "security", "http", "audio"])
+def test_documents_name_metrics_that_there_are(document):
+    text = (ROOT / "docs" / f"{document}.md").read_text()
+    histograms = {name.removesuffix("_bucket") for name in NAMES}
+    told = set(re.findall(r"\bstrep_[a-z][a-z_]*[a-z]\b", text))
+    assert told - NAMES - histograms - REASONS - {"strep_kernel"} == set()
+
+
+def test_every_reason_of_a_drop_is_explained():
+    rows = re.findall(r"^\| ((?:`\w+`(?:, )?)+) \|", OPERATIONS, re.MULTILINE)
+    told = {reason for row in rows for reason in re.findall(r"\w+", row)}
+    assert REASONS - told == set()
 
 
 def test_example_of_settings_is_right_and_so_is_what_it_leaves_out():

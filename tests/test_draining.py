@@ -53,7 +53,9 @@ def recording(folder, call_leg_id):
 
 @pytest.mark.parametrize("workers", ["1", "2"])
 def test_running_calls_finish_and_new_ones_are_refused(tmp_path, workers):
-    arguments = ("--workers", workers, "--drain-timeout-s", "60", "--idle-timeout-s", "3")
+    settings = tmp_path / "strep.toml"
+    settings.write_text("idle_timeout_s = 600\n")
+    arguments = ("--workers", workers, "--drain-timeout-s", "60", "--config", str(settings))
     with Serve(tmp_path, *arguments) as serve:
         send(serve, RUNNING, 0, 20)
         send(serve, ALSO_RUNNING, 0, 20)
@@ -67,6 +69,8 @@ def test_running_calls_finish_and_new_ones_are_refused(tmp_path, workers):
         serve.wait_for("strep_packets_total", 100)
         serve.wait_for("strep_datagrams_total{draining}", 10)
         metrics = serve.metrics()
+        settings.write_text("idle_timeout_s = 0.1\n")
+        serve.process.send_signal(signal.SIGHUP)
         assert serve.process.wait(20) == 0
     assert metrics["strep_datagrams_read_total"] == 110
     assert metrics["strep_tracks_opened_total"] == 3

@@ -64,6 +64,7 @@ def samples(**of):
         waiting={"pending": 18},
         legs_pending=19,
         news_dropped=20,
+        manifests_failed=24,
     )
     text = exposition(Overview([WorkerView(0, 1, "up", figures)]), 21, **of).decode()
     return {
@@ -88,6 +89,7 @@ def test_control_plane_database_and_webhooks_are_measured():
         ("strep_packets_pending", 18),
         ("strep_legs_pending", 19),
         ("strep_track_news_dropped_total", 20),
+        ("strep_manifests_failed_total", 24),
         ("strep_kernel_drops_total", 21),
         ("strep_rtcp_total{matched}", 22),
         # buckets are cumulative

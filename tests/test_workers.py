@@ -20,7 +20,7 @@ import numpy as np
 import pytest
 import soundfile
 from controlled import post
-from loopback import Serve, free_port, needs_steering
+from loopback import DEADLINE_S, Serve, free_port, needs_steering
 
 from pipeline.codecs import PCMU
 from strep.media import packetize
@@ -28,6 +28,7 @@ from strep.receive.steering import bind_group, worker_of
 from strep.sender import send_paced
 from strep.voices import load_voice
 from strep.wire import Direction, StrepHeader
+from strep.workplace import CALLS_WITHIN_S
 
 CALLER, AGENT = load_voice("caller"), load_voice("agent")
 SIDES = {"inbound": 0, "outbound": 1}
@@ -197,7 +198,7 @@ def reasons_of(path):
     return {track["reason"] for track in tracks}
 
 
-def test_killed_worker_is_back_within_a_second_and_other_calls_do_not_notice(tmp_path):
+def test_killed_worker_is_replaced_at_once_and_other_calls_do_not_notice(tmp_path):
     calls = [Call(i, call_leg_id, 75) for i, call_leg_id in enumerate(call_ids(20))]
     arguments = ("--workers", "2", "--sink", "wav:flush_s=0.1")
     at_once = {"STREP_SOURCE_TIMEOUT_S": "0"}  # the calls go on from another socket
@@ -222,7 +223,7 @@ def test_killed_worker_is_back_within_a_second_and_other_calls_do_not_notice(tmp
                 now = health["workers"][0]
                 if now["state"] == "up" and now["pid"] != victim["pid"]:
                     break
-                assert time.monotonic() - killed_s < 1, health
+                assert time.monotonic() - killed_s < DEADLINE_S, health
         # what came while nobody read waited in the socket
         serve.wait_for("strep_packets_total", 3000)
         metrics = serve.metrics()
@@ -237,7 +238,9 @@ def test_killed_worker_is_back_within_a_second_and_other_calls_do_not_notice(tmp
     assert metrics["strep_tracks_opened_total"] == 60
     assert metrics["strep_tracks_closed_total{worker_died}"] == 20
     assert metrics["strep_tracks_open"] == 40
-    assert "killed by SIGKILL" in serve.log.read_text()
+    log = [json.loads(line) for line in serve.log.read_text().splitlines()]
+    (ended,) = (line for line in log if line["event"] == "a worker has ended and is replaced")
+    assert (ended["why"], ended["delay_s"]) == ("killed by SIGKILL", 0.0)
     for call in calls:
         assert recordings(tmp_path, call, ".part") == []
         paths = recordings(tmp_path, call)
@@ -270,7 +273,7 @@ def test_worker_that_does_not_answer_is_left_out_and_holds_nobody_up(tmp_path):
         serve.wait_for("strep_workers{up}", 2)
         assert len(get(serve, "/v1/calls")["calls"]) == 4
         assert serve.stop() == 0
-    assert took_s < 2
+    assert took_s < CALLS_WITHIN_S
     assert (health["status"], health["workers"][0]["state"]) == ("degraded", "silent")
     assert metrics["strep_workers{silent}"] == 1
     assert metrics["strep_packets_total"] == 80  # the last that is known
@@ -319,7 +322,7 @@ def test_worker_that_did_not_read_for_long_is_told_again_what_it_has_to_know(tmp
 def test_worker_that_does_not_finish_is_killed_and_the_exit_code_tells(tmp_path):
     calls = [Call(i, call_leg_id, 25) for i, call_leg_id in enumerate(call_ids(2))]
     serve = Serve(tmp_path, "--workers", "2")
-    patient = "from strep import cli, workers; workers.STOP_WITHIN_S = 0.5; cli.main()"
+    patient = "from strep import cli, workers; workers.STOP_WITHIN_S = 2; cli.main()"
     serve._command[1:3] = ["-c", patient]
     with serve:
         send(calls, serve.to, 0, 25)
@@ -344,7 +347,7 @@ def test_workers_of_a_killed_parent_finish_their_recordings_and_free_the_port(tm
         pids = [worker["pid"] for worker in workers(serve)]
         serve.process.kill()
         serve.process.wait()
-        deadline_s = time.monotonic() + 5
+        deadline_s = time.monotonic() + DEADLINE_S
         while any(map(is_running, pids)):
             assert time.monotonic() < deadline_s
             time.sleep(0.02)

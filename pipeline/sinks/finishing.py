@@ -155,9 +155,7 @@ class Finisher:
     # -- in the thread
 
     def _run(self) -> None:
-        if sys.platform == "linux":  # elsewhere a thread has no priority of its own
-            with contextlib.suppress(OSError):
-                os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
+        let_others_go_first()
         at_once = 1 if self._format is not None else _FOLDER_BATCH
         is_running = True
         while is_running:
@@ -280,6 +278,13 @@ class Finisher:
                     os.fsync(fd)
                 finally:
                     os.close(fd)
+
+
+def let_others_go_first() -> None:
+    """Lower the priority of this thread, where a thread has one of its own."""
+    if sys.platform == "linux":
+        with contextlib.suppress(OSError):
+            os.setpriority(os.PRIO_PROCESS, threading.get_native_id(), _NICE)
 
 
 def _reason(file: WavFile, error: OSError) -> str:

@@ -121,11 +121,11 @@ def _leave_some(fd: int) -> None:
 
 
 class WavFile:
-    """A WAV file under the name `path` + `.part` until `finish` gives it its own.
+    """A WAV file under the name `path` + `.part`; whoever finishes it renames it to `path`.
 
-    Holds one file descriptor, which `finish`, `close` or `discard` closes, and with it a lock, by
-    which other processes know that the part is not left over from one that died. Every method may
-    raise OSError; after one from `write`, the file holds what was written before and can still be
+    Holds one file descriptor, which `close` or `discard` closes, and with it a lock, by which other
+    processes know that the part is not left over from one that died. Every method may raise
+    OSError; after one from `write`, the file holds what was written before and can still be
     finished.
     """
 
@@ -254,14 +254,6 @@ class WavFile:
         os.ftruncate(self._fd, HEADER_BYTES + self.data_bytes + self.data_bytes % 2)
         if sync:
             self.sync()
-
-    def finish(self) -> None:
-        """Complete the file and give it its name. It is closed even if that raises."""
-        try:
-            self.complete()
-            self.part.rename(self.path)
-        finally:
-            self.close()
 
     def copy(self, target: Path) -> None:
         """Copy what is in the file, whether or not it has a name still, to another one on disk."""

@@ -28,6 +28,13 @@ MAX_LEGS = 1024
 MAX_DATAGRAMS = 2000
 """Of each call leg: ten seconds of both directions at 10 ms."""
 MAX_BYTES = 64 * 2**20
+"""Of memory, whatever the size of the datagrams."""
+_FACTS = np.dtype(
+    [("length", np.int32), ("arrival", np.int64), ("source", "24u1"), ("destination", "24u1")]
+)
+"""What is kept of a datagram beside its bytes."""
+PART_BYTES = 400
+"""What it takes to keep datagrams of one call leg that came together, but for themselves."""
 
 
 class Admission:
@@ -87,7 +94,7 @@ class Admission:
         for key, indices in groups.items():
             own = slots[indices]
             width = int(batch.length_bytes[own].max())
-            room = self._room(key, width)
+            room = self._room(key, width + _FACTS.itemsize)
             refused.append(own[room:])
             if room > 0:
                 self._put(key, _Waiting.of(batch, own[:room], width), batch.slot_bytes)
@@ -114,29 +121,29 @@ class Admission:
         self.datagrams = self._bytes = 0
         return given_up
 
-    def _room(self, key: Key, width: int) -> int:
-        """Return how many more datagrams of a call leg may wait, at `width` bytes each."""
+    def _room(self, key: Key, size: int) -> int:
+        """Return how many more datagrams of a call leg may wait that take so many bytes each."""
         leg = self._waiting.get(key)
         if leg is None and len(self._waiting) >= self._max_legs:
             return 0
         of_leg = self._max_datagrams - (0 if leg is None else leg.datagrams)
-        return min(of_leg, (self._max_bytes - self._bytes) // width)
+        return min(of_leg, (self._max_bytes - self._bytes - PART_BYTES) // size)
 
     def _put(self, key: Key, datagrams: _Waiting, slot_bytes: int) -> None:
         leg = self._waiting.get(key)
         if leg is None:
-            since_ns = int(datagrams.arrival_ns[0])
+            since_ns = int(datagrams.facts["arrival"][0])
             leg = self._waiting[key] = _Leg(since_ns, slot_bytes)
         leg.parts.append(datagrams)
-        leg.datagrams += len(datagrams.arrival_ns)
-        self.datagrams += len(datagrams.arrival_ns)
-        self._bytes += datagrams.content.size
+        leg.datagrams += len(datagrams.facts)
+        self.datagrams += len(datagrams.facts)
+        self._bytes += datagrams.size
 
     def _take(self, key: Key) -> _Leg | None:
         leg = self._waiting.pop(key, None)
         if leg is not None:
             self.datagrams -= leg.datagrams
-            self._bytes -= sum(part.content.size for part in leg.parts)
+            self._bytes -= sum(part.size for part in leg.parts)
         return leg
 
 
@@ -145,20 +152,22 @@ class _Waiting(NamedTuple):
 
     content: NDArray[np.uint8]
     """(n, bytes of the longest)."""
-    length_bytes: NDArray[np.int32]
-    arrival_ns: NDArray[np.int64]
-    source: NDArray[np.uint8]
-    destination: NDArray[np.uint8]
+    facts: NDArray[np.void]
+    """(n,) of `_FACTS`, in one array: an array of each would take more than most datagrams."""
 
     @classmethod
     def of(cls, batch: PacketBatch, slots: NDArray[np.intp], width: int) -> _Waiting:
-        return cls(
-            content=batch.buffer[slots, :width],
-            length_bytes=batch.length_bytes[slots],
-            arrival_ns=batch.arrival_ns[slots],
-            source=batch.source[slots],
-            destination=batch.destination[slots],
-        )
+        facts = np.empty(len(slots), _FACTS)
+        facts["length"] = batch.length_bytes[slots]
+        facts["arrival"] = batch.arrival_ns[slots]
+        facts["source"] = batch.source[slots]
+        facts["destination"] = batch.destination[slots]
+        return cls(batch.buffer[slots, :width], facts)
+
+    @property
+    def size(self) -> int:
+        """Bytes of memory that it takes."""
+        return self.content.nbytes + self.facts.nbytes + PART_BYTES
 
 
 class _Leg:
@@ -175,12 +184,12 @@ class _Leg:
         batch = PacketBatch(self.datagrams, self._slot_bytes)
         start = 0
         for part in self.parts:
-            rows = slice(start, start + len(part.arrival_ns))
+            rows = slice(start, start + len(part.facts))
             batch.buffer[rows, : part.content.shape[1]] = part.content
-            batch.length_bytes[rows] = part.length_bytes
-            batch.arrival_ns[rows] = part.arrival_ns
-            batch.source[rows] = part.source
-            batch.destination[rows] = part.destination
+            batch.length_bytes[rows] = part.facts["length"]
+            batch.arrival_ns[rows] = part.facts["arrival"]
+            batch.source[rows] = part.facts["source"]
+            batch.destination[rows] = part.facts["destination"]
             start = rows.stop
         batch.count = start
         return batch

@@ -6,7 +6,7 @@ import numpy as np
 import pytest
 
 from faults import floods, kills
-from faults.calls import FRAME_SAMPLES, whole_frames
+from faults.calls import FRAME_SAMPLES, is_right_outside, whole_frames
 from faults.outcome import Outcome
 
 
@@ -45,3 +45,23 @@ LATE = np.zeros(8, np.int16)
 )
 def test_frames_of_a_speech_that_are_in_a_channel_are_counted(channel, surely, whole):
     assert whole_frames(channel, SPEECH, surely) == whole
+
+
+NOISE = np.random.default_rng(1).integers(-8000, 8000, 100 * FRAME_SAMPLES, np.int16)
+MISSED = (40 * FRAME_SAMPLES, 70 * FRAME_SAMPLES)
+
+
+def recorded(speech, *, after=0):
+    """A channel in which a speech begins after so many samples, and a stretch was missed."""
+    channel = np.append(np.zeros(after, np.int16), speech)
+    channel[slice(*MISSED)] = 0
+    return channel
+
+
+@pytest.mark.parametrize("after", [0, 10, 150])
+def test_recording_with_a_hole_is_right_wherever_its_side_begins(after):
+    channel = recorded(NOISE, after=after)
+    assert is_right_outside([MISSED], channel, NOISE)
+    assert not is_right_outside([(MISSED[0] + 200, MISSED[1])], channel, NOISE)
+    channel[-1] ^= 1
+    assert not is_right_outside([MISSED], channel, NOISE)

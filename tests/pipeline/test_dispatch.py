@@ -747,6 +747,41 @@ def test_end_that_cannot_be_recorded_is_logged_and_the_sinks_go_on(kind, caplog)
     assert str(caplog.records[0].exc_info[1]) == "disk full"
 
 
+class Finds:
+    """Finds something on each track: on the first what is no JSON."""
+
+    def close(self, track, summary):
+        super().close(track, summary)
+        return {"peak": np.int16(7)} if track.row == 1 else {"peak": 7}
+
+
+class InlineFinds(Finds, Recorder):
+    pass
+
+
+class ThreadedFinds(Finds, ThreadedRecorder):
+    pass
+
+
+@pytest.mark.parametrize("kind", [InlineFinds, ThreadedFinds])
+def test_results_that_are_no_json_are_left_out_and_harm_no_others(kind, caplog):
+    found = {}
+
+    def closed(track, _, results):
+        found[track.row] = results
+
+    with running({"odd": kind(), "good": InlineFinds()}, on_closed=closed) as dispatcher:
+        for row in (1, 2):
+            dispatcher.close(track(row), SUMMARY)
+    assert found == {1: {}, 2: {"odd": {"peak": 7}, "good": {"peak": 7}}}
+    assert [runner.errors for runner in dispatcher.runners] == [1, 1]
+    assert sorted(record.getMessage() for record in caplog.records) == [
+        f"sink {name}: what it found on a track is left out, as it is no JSON: Object of type"
+        " int16 is not JSON serializable"
+        for name in ("good", "odd")
+    ]
+
+
 # Events
 
 

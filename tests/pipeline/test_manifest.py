@@ -10,6 +10,7 @@ from pipeline.block import Timeline, Track, TrackSummary
 from pipeline.keypress import KeyPress
 from pipeline.manifest import _hidden, add_track, track_entry
 from pipeline.verdict import call_quality, track_quality
+from strep.sinks import write_manifests
 
 INBOUND = Track(
     row=0,
@@ -305,7 +306,7 @@ def test_manifest_names_earlier_recordings_but_not_its_own(tmp_path):
     assert manifest["recordings"] == ["call.wav"]
 
 
-@pytest.mark.parametrize("content", ["", "[]", "{}", '{"tracks"'])
+@pytest.mark.parametrize("content", ["[]", "{}", '{"tracks"'])
 def test_file_that_is_no_manifest_is_named_and_left_alone(tmp_path, content):
     path = tmp_path / "call.json"
     path.write_text(content)
@@ -372,3 +373,34 @@ def test_keys_pressed_in_a_pause_are_hidden():
     hidden = _hidden(presses, marks, INBOUND.opened_unix_ns / 1e9)
     assert [press["digit"] for press in hidden] == ["1", "?", "?", "?", "5"]
     assert [press | {"digit": ""} for press in hidden] == [p | {"digit": ""} for p in presses]
+
+
+def test_manifest_that_cannot_be_written_is_said_and_harms_no_other(tmp_path, capsys):
+    in_the_way = tmp_path / "file"
+    in_the_way.write_text("no folder")
+    gone = tmp_path / "removed" / "call"
+    results = {
+        name: {
+            "recording": str(path.with_suffix(".wav")),
+            "manifest": str(path.with_suffix(".json")),
+            "channel": "left",
+            "offset_samples": 0,
+        }
+        for name, path in {"wav": in_the_way / "call", "wav-2": gone}.items()
+    }
+    assert write_manifests(INBOUND, SUMMARY, results) == 1
+    assert json.loads(gone.with_suffix(".json").read_text())["recordings"] == ["call.wav"]
+    said = capsys.readouterr()
+    lines = [line for line in (said.out + said.err).splitlines() if "manifest not written" in line]
+    assert len(lines) == 1
+    assert str(in_the_way / "call.json") in lines[0]
+    assert "Traceback" not in said.out + said.err
+    assert list(tmp_path.rglob("*.part")) == []
+
+
+@pytest.mark.parametrize("left", ["", "\0" * 4096])
+def test_manifest_that_a_crash_of_the_machine_left_empty_is_begun_again(tmp_path, left):
+    path = tmp_path / "call.json"
+    path.write_text(left)
+    add_track(path, INBOUND, SUMMARY, {})
+    assert len(json.loads(path.read_text())["tracks"]) == 1

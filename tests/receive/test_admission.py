@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import tracemalloc
 from uuid import UUID
 
 import numpy as np
@@ -9,7 +10,7 @@ import pytest
 from packetmaker import MS
 from wirecases import STALE, rtp, strep
 
-from strep.receive.admission import Admission
+from strep.receive.admission import PART_BYTES, Admission
 from strep.wire import Endpoint, PacketBatch
 
 CALL = UUID("01234567-89ab-4cde-8f01-23456789abcd")
@@ -136,12 +137,27 @@ def test_so_many_datagrams_of_a_leg_wait_at_once():
 
 
 def test_so_many_bytes_wait_at_once():
-    rig = Rig(max_bytes=3 * len(packet(1)))
+    beside = 60  # length, time and addresses
+    rig = Rig(max_bytes=3 * (len(packet(1)) + beside) + 2 * PART_BYTES)
     assert rig.keep(packet(1), packet(2)) == []
     assert rig.keep(packet(3, OTHER), packet(4, OTHER)) == [1]
     assert rig.keep(packet(5, payload_bytes=1)) == [0]
     rig.admit()
     assert rig.keep(packet(6, payload_bytes=80), packet(7, payload_bytes=80)) == []
+
+
+def test_what_waits_takes_no_more_memory_than_it_may_however_small_it_is():
+    rig = Rig(max_bytes=500_000, max_datagrams=10_000)
+    tracemalloc.start()
+    try:
+        before = tracemalloc.get_traced_memory()[0]
+        while rig.keep(packet(1, payload_bytes=0)) == []:
+            pass
+        taken = tracemalloc.get_traced_memory()[0] - before
+    finally:
+        tracemalloc.stop()
+    assert rig.admission.datagrams > 900
+    assert taken < 500_000
 
 
 @pytest.mark.parametrize("waiting", [0, 3])
