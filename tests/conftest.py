@@ -12,7 +12,7 @@ from hypothesis import settings
 import strep_kernel
 
 # Half of the usual examples, so that all tests take minutes; the fuzz targets look for longer, and
-# so does HYPOTHESIS_PROFILE=thorough. No deadline: how long an example takes is the machine's doing.
+# so does HYPOTHESIS_PROFILE=thorough. How long an example takes is the doing of the machine.
 settings.register_profile("quick", max_examples=50, deadline=None)
 settings.register_profile("thorough", max_examples=1000, deadline=None)
 settings.load_profile(os.environ.get("HYPOTHESIS_PROFILE", "quick"))

@@ -140,15 +140,14 @@ class WavFile:
         self.frames = 0
         """Length so far: one past the last frame written."""
         self._frame_bytes = sample_format.dtype.itemsize * channels
-        self.part = path.with_name(path.name + ".part")
-        """Its name until it is finished."""
         # With the part's name taken first, nobody can finish a file of this name after the check.
-        self._fd = os.open(self.part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        part = self.part
+        self._fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
         try:
             _lock(self._fd)
         except BlockingIOError:  # somebody took it for one that was left over
             self.close()
-            raise FileExistsError(f"{self.part} is locked") from None
+            raise FileExistsError(f"{part} is locked") from None
         except OSError:
             pass  # a file system without locks: nobody else takes the file there either
         try:
@@ -168,7 +167,7 @@ class WavFile:
         name by now or was empty, and `NotOursError` where it cannot be told what is in it.
         """
         self = cls.__new__(cls)
-        self.part, self.path = part, part.with_name(part.name.removesuffix(".part"))
+        self.path = part.with_name(part.name.removesuffix(".part"))
         self._fd = os.open(part, os.O_RDWR)
         try:
             _lock(self._fd)
@@ -188,6 +187,11 @@ class WavFile:
             self.close()
             raise
         return self
+
+    @property
+    def part(self) -> Path:
+        """Its name until it is finished."""
+        return self.path.with_name(self.path.name + ".part")
 
     @property
     def data_bytes(self) -> int:
