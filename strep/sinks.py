@@ -5,7 +5,7 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from pipeline.manifest import add_earlier, add_track
+from pipeline.manifest import add_call, add_earlier, add_track
 from pipeline.sinks.load import load
 
 if TYPE_CHECKING:
@@ -53,6 +53,14 @@ def write_manifests(
             add_track(path, track, summary, results, call=call, earlier=earlier)
 
 
-def complete_manifest(path: Path, earlier: Sequence[Mapping[str, Any]]) -> None:
-    """Name earlier recordings in a manifest that was written before; see `add_earlier`."""
-    add_earlier(path, earlier)
+def complete_manifest(
+    path: Path,
+    *,
+    call: Mapping[str, Any] | None = None,
+    earlier: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Add to a manifest what was not known when it was written; see `add_call`, `add_earlier`."""
+    if call is not None:
+        add_call(path, call)
+    if earlier:
+        add_earlier(path, earlier)

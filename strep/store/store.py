@@ -243,6 +243,25 @@ class Store:
             tracks=[_record(StoredTrack, row) for row in tracks],
         )
 
+    def call(self, call_leg_id: str) -> dict[str, Any] | None:
+        """Return a call as manifests tell of it; None where the carrier has told nothing of it."""
+        values = {"call_leg_id": call_leg_id.lower()}
+        with self._transaction("DEFERRED") as database:
+            row = database.execute(
+                "SELECT * FROM calls WHERE call_leg_id = :call_leg_id AND call_control_id NOT NULL",
+                values,
+            ).fetchone()
+            fork = database.execute(
+                "SELECT id FROM forks WHERE call_leg_id = :call_leg_id ORDER BY requested_ns DESC",
+                values,
+            ).fetchone()
+        if row is None:
+            return None
+        told = _record(StoredCall, row).as_json()
+        if fork is not None:
+            told["fork_id"] = fork["id"]
+        return {key: value for key, value in told.items() if value is not None}
+
     def tracks(self, call_leg_id: str) -> list[StoredTrack]:
         """Return the tracks of a call in the order in which they began; none of an unknown one."""
         with self._transaction("DEFERRED") as database:
