@@ -340,6 +340,11 @@ def test_used_up_port_range_refuses_the_fork_and_changes_nothing(tmp_path):
             ForkParameterError,
             f"call_leg_id {LEG} is another call's",
         ),
+        (
+            {"call_leg_id": UUID(int=7)},
+            ForkParameterError,
+            f"call_leg_id {UUID(int=7)} is not this call's, which has {LEG}",
+        ),
         ({"call_control_id": "v3:over"}, CallOverError, "the call is over"),
     ],
 )
