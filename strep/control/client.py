@@ -33,6 +33,7 @@ from strep.control.errors import AnswerError, CallControlError, ParameterError, 
 from strep.control.key import find_key
 from strep.control.retries import Retries
 from strep.specs import ConfigError
+from strep.unreachable import reason_of
 from strep.validation import shown
 
 if TYPE_CHECKING:
@@ -284,8 +285,7 @@ class CallControl:
         except aiohttp.ClientResponseError:
             return AnswerError(f"{command.name}: the answer from {url.host} is not HTTP")
         except (aiohttp.ClientError, OSError) as error:
-            reason = str(error) or type(error).__name__
-            return TransportError(f"{command.name}: no answer from {url.host}: {reason}")
+            return TransportError(f"{command.name}: no answer from {url.host}: {reason_of(error)}")
 
     def _cleared(self, status: int, content: bytes) -> bytes:
         """Take the key out of an error that quotes it; results are left as they are."""
