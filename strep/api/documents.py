@@ -326,6 +326,11 @@ class StoredFork(_Answer):
     stopped_at: Moment | None
     """When it stopped or failed."""
     command_id: str | None
+    client_state: str | None
+    attempt: int | None
+    """As of `Fork`."""
+    ask: Literal["fork_start", "fork_stop"] | None
+    """The command whose outcome is to be known yet."""
 
 
 class Track(_Answer):

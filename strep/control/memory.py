@@ -10,7 +10,7 @@ import asyncio
 from collections import deque
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from uuid import UUID
 
 import structlog
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from contextlib import AbstractContextManager
 
+    from strep.control.forks import Why
     from strep.store import Page
 
 logger = structlog.get_logger("strep.control")
@@ -35,8 +36,6 @@ Key = tuple[str, str, str, int]
 """What tells a track from all others: its call_leg_id, leg, direction and opening."""
 
 MAX_TRACKS_WAITING = 100_000
-STOP_ASKED = "stop_asked"
-"""Why an open fork is as it is: it is to be stopped."""
 
 
 class Keeper(Protocol):
@@ -46,7 +45,7 @@ class Keeper(Protocol):
     def put_call(self, call: StoredCall) -> None: ...  # noqa: D102 -- as in Store
     def put_fork(self, fork: StoredFork) -> None: ...  # noqa: D102 -- as in Store
     def put_track(self, track: StoredTrack) -> None: ...  # noqa: D102 -- as in Store
-    def open_forks(self) -> list[StoredFork]: ...  # noqa: D102 -- as in Store
+    def unsettled_forks(self) -> list[StoredFork]: ...  # noqa: D102 -- as in Store
     def search(self, *, is_open: bool, limit: int | None) -> Page: ...  # noqa: D102
 
 
@@ -134,7 +133,7 @@ class Memory:
         return self._written >= wanted
 
     async def load(self, now_ns: int, first_media_timeout_ns: int) -> tuple[list[Call], list[Fork]]:
-        """Return the calls and forks that were open when the last daemon ended.
+        """Return the calls that were open and forks that were not settled when the last one ended.
 
         Its open tracks are interrupted already. Calls that cannot last any longer are marked as
         over. Raises `StoreError`.
@@ -142,7 +141,7 @@ class Memory:
 
         def read() -> tuple[list[StoredCall], list[StoredFork]]:
             page = self._store.search(is_open=True, limit=None)
-            return [each.call for each in page.calls], self._store.open_forks()
+            return [each.call for each in page.calls], self._store.unsettled_forks()
 
         calls, forks = await self._execute(read)
         for call in calls:
@@ -232,6 +231,7 @@ def _stored_call(call: Call) -> StoredCall:
         answered_ns=call.answered_ns,
         ended_ns=call.ended_ns,
         hangup_cause=call.hangup_cause,
+        codecs=call.codecs,
     )
 
 
@@ -250,6 +250,7 @@ def _call(stored: StoredCall, now_ns: int) -> Call:
         answered_ns=stored.answered_ns,
         ended_ns=stored.ended_ns,
         hangup_cause=stored.hangup_cause,
+        codecs=stored.codecs,
         heard_ns=now_ns,
     )
 
@@ -260,7 +261,7 @@ def _stored_fork(fork: Fork) -> StoredFork:
         call_control_id=fork.call_control_id,
         call_leg_id=None if fork.call_leg_id is None else str(fork.call_leg_id),
         state=fork.state,
-        why=STOP_ASKED if fork.is_stopping else fork.why,
+        why=fork.why,
         way=fork.way,
         stream_type=fork.stream_type,
         rx_port=None if fork.pair is None else fork.pair.rx,
@@ -270,19 +271,22 @@ def _stored_fork(fork: Fork) -> StoredFork:
         flowing_ns=fork.at_ns("flowing"),
         stopped_ns=None if fork.is_open else fork.changes[-1].at_ns,
         command_id=fork.command_id("fork_start"),
+        client_state=fork.client_state,
+        attempt=fork.attempt,
+        ask=fork.ask,
     )
 
 
 def _fork(stored: StoredFork, first_media_timeout_ns: int) -> Fork:
-    """Return the fork with what is known of its past; which attempt it was is forgotten."""
-    changes = [
-        Change("requested", "rule" if stored.why == "rule" else "asked", stored.requested_ns)
-    ]
+    """Return the fork with what is known of its past."""
+    is_requested, why = stored.state == "requested", cast("Why", stored.why)
+    changes = [Change("requested", why if is_requested else "asked", stored.requested_ns)]
     if stored.started_ns is not None:
         changes.append(Change("started", "webhook", stored.started_ns))
     if stored.flowing_ns is not None:
         changes.append(Change("flowing", "packet", stored.flowing_ns))
-    is_requested = len(changes) == 1
+    if stored.stopped_ns is not None:
+        changes.append(Change(stored.state, why, stored.stopped_ns))
     return Fork(
         id=UUID(stored.id),
         call_control_id=stored.call_control_id,
@@ -290,7 +294,9 @@ def _fork(stored: StoredFork, first_media_timeout_ns: int) -> Fork:
         way=stored.way,
         pair=None if stored.rx_port is None else PortPair(stored.rx_port, stored.rx_port + 1),
         stream_type="decrypted" if stored.stream_type == "decrypted" else "raw",
+        client_state=stored.client_state,
+        attempt=stored.attempt or 1,
         first_media_timeout_ns=first_media_timeout_ns,
         changes=changes,
-        ask="fork_stop" if stored.why == STOP_ASKED else "fork_start" if is_requested else None,
+        ask=stored.ask,
     )

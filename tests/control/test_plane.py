@@ -835,6 +835,31 @@ def test_restarted_daemon_asks_again_for_what_was_in_doubt(tmp_path):
     restarted(tmp_path, before, after)
 
 
+def test_restarted_daemon_stops_a_fork_that_had_failed_and_tries_once_more_as_it_was_asked_for(
+    tmp_path,
+):
+    async def before(one):
+        one.tell("call.answered")
+        await one.plane.start_fork(CALL, client_state="YWJj", codecs="OPUS,PCMU")
+        one.carrier.replies.append(refusal(500, "10000"))
+        await one.wait(10)
+        assert lives(one.plane) == [("failed", "no_media")]
+        assert one.carrier.names == ["fork_start", "fork_stop"]
+
+    async def after(one):
+        await one.quiet()
+        assert one.carrier.names == ["fork_start", "fork_stop", "fork_stop", "fork_start"]
+        assert one.carrier.commands[1] == one.carrier.commands[2]
+        assert {body["client_state"] for _, _, body in one.carrier.commands} == {"YWJj"}
+        assert one.workers.facts[LEG]["codecs"] == "OPUS,PCMU"
+        await one.wait(10)
+        assert [fork.attempt for fork in one.plane.forks()] == [1, 2]
+        assert lives(one.plane) == [("failed", "no_media")] * 2
+        assert len(one.carrier.commands) == 5
+
+    restarted(tmp_path, before, after, retry_forks=1, first_media_timeout_s=10)
+
+
 def test_restarted_daemon_stops_a_fork_whose_ports_it_cannot_have_again(tmp_path):
     async def before(one):
         one.tell("call.answered")
@@ -930,7 +955,7 @@ class Instantly:
     def put_fork(self, _fork): ...
     def put_track(self, _track): ...
 
-    def open_forks(self):
+    def unsettled_forks(self):
         return []
 
     def search(self, **_conditions):

@@ -89,7 +89,7 @@ def test_every_recording_is_what_was_sent_less_what_was_lost(tmp_path, workers):
     assert {call["is_open"] for call in listed} == {False}
     with Store(tmp_path / "strep.db", read_only=True) as store:
         assert store.search(is_open=True).calls == []
-        assert store.open_forks() == []
+        assert store.unsettled_forks() == []
     assert {call["call_leg_id"]: call["from"] for call in commanded(tmp_path)} == {
         leg: f"+1555010{number:04}" for number, leg in enumerate(legs)
     }
