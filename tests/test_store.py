@@ -717,7 +717,7 @@ def test_tracks_of_the_first_version_are_kept(path):
 
 
 def test_forks_of_older_versions_are_gone_on_with(path):
-    names = ("client_state", "attempt", "ask")
+    names = ("client_state", "attempt", "ask", "carrier_started_ns")
     old = [f.name for f in fields(StoredFork) if f.name not in names]
     with closing(sqlite3.connect(path, isolation_level=None)) as database:
         migrate(database, MIGRATIONS[:2])

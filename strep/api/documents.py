@@ -243,6 +243,8 @@ class _CallFacts(_Answer):
     answered_at: Moment | None = None
     ended_at: Moment | None = None
     hangup_cause: str | None = None
+    told_at: Moment | None = None
+    """When, by the carrier's clock, the latest of the events that told of it occurred."""
 
 
 class OpenCall(_CallFacts):
@@ -331,6 +333,8 @@ class StoredFork(_Answer):
     """As of `Fork`."""
     ask: Literal["fork_start", "fork_stop"] | None
     """The command whose outcome is to be known yet."""
+    carrier_started_at: Moment | None
+    """When it started, by the carrier's clock."""
 
 
 class Track(_Answer):

@@ -15,7 +15,7 @@ from uuid import UUID
 
 import structlog
 
-from strep.control.calls import LIVE_NS, Call
+from strep.control.calls import ENDED_NS, LIVE_NS, Call
 from strep.control.figures import MemoryFigures
 from strep.control.forks import Change, Fork
 from strep.control.ports import PortPair
@@ -46,6 +46,7 @@ class Keeper(Protocol):
     def put_fork(self, fork: StoredFork) -> None: ...  # noqa: D102 -- as in Store
     def put_track(self, track: StoredTrack) -> None: ...  # noqa: D102 -- as in Store
     def unsettled_forks(self) -> list[StoredFork]: ...  # noqa: D102 -- as in Store
+    def calls_ended_since(self, moment_ns: int) -> list[StoredCall]: ...  # noqa: D102 -- as in Store
     def search(self, *, is_open: bool, limit: int | None) -> Page: ...  # noqa: D102
 
 
@@ -136,21 +137,23 @@ class Memory:
         """Return the calls that were open and forks that were not settled when the last one ended.
 
         Its open tracks are interrupted already. Calls that cannot last any longer are marked as
-        over. Raises `StoreError`.
+        over. Those that have just ended are returned too, for what may come late of them. Raises
+        `StoreError`.
         """
 
-        def read() -> tuple[list[StoredCall], list[StoredFork]]:
+        def read() -> tuple[list[StoredCall], list[StoredCall], list[StoredFork]]:
             page = self._store.search(is_open=True, limit=None)
-            return [each.call for each in page.calls], self._store.unsettled_forks()
+            ended = self._store.calls_ended_since(now_ns - ENDED_NS)
+            return [each.call for each in page.calls], ended, self._store.unsettled_forks()
 
-        calls, forks = await self._execute(read)
+        calls, ended, forks = await self._execute(read)
         for call in calls:
             if call.started_ns <= now_ns - LIVE_NS:
                 over = replace(call, state="lost", ended_ns=call.started_ns + LIVE_NS)
                 self._keep_latest(call.call_leg_id, over)
         recent = [call for call in calls if call.started_ns > now_ns - LIVE_NS]
         return (
-            [_call(stored, now_ns) for stored in recent],
+            [_call(stored, now_ns) for stored in (*recent, *ended)],
             [_fork(stored, first_media_timeout_ns) for stored in forks],
         )
 
@@ -232,6 +235,7 @@ def _stored_call(call: Call) -> StoredCall:
         ended_ns=call.ended_ns,
         hangup_cause=call.hangup_cause,
         codecs=call.codecs,
+        told_ns=call.occurred_ns or None,
     )
 
 
@@ -251,6 +255,7 @@ def _call(stored: StoredCall, now_ns: int) -> Call:
         ended_ns=stored.ended_ns,
         hangup_cause=stored.hangup_cause,
         codecs=stored.codecs,
+        occurred_ns=stored.told_ns or 0,
         heard_ns=now_ns,
     )
 
@@ -274,6 +279,7 @@ def _stored_fork(fork: Fork) -> StoredFork:
         client_state=fork.client_state,
         attempt=fork.attempt,
         ask=fork.ask,
+        carrier_started_ns=fork.carrier_started_ns,
     )
 
 
@@ -299,4 +305,5 @@ def _fork(stored: StoredFork, first_media_timeout_ns: int) -> Fork:
         first_media_timeout_ns=first_media_timeout_ns,
         changes=changes,
         ask=stored.ask,
+        carrier_started_ns=stored.carrier_started_ns,
     )

@@ -260,9 +260,18 @@ class Store:
         if row is None:
             return None
         told = _record(StoredCall, row).as_json()
+        del told["told_at"]
         if fork is not None:
             told["fork_id"] = fork["id"]
         return {key: value for key, value in told.items() if value is not None}
+
+    def calls_ended_since(self, moment_ns: int) -> list[StoredCall]:
+        """Return the calls that ended at this moment or later, in the order of their ends."""
+        with self._transaction("DEFERRED") as database:
+            rows = database.execute(
+                "SELECT * FROM calls WHERE ended_ns >= ? ORDER BY ended_ns", (moment_ns,)
+            ).fetchall()
+        return [_record(StoredCall, row) for row in rows]
 
     def tracks(self, call_leg_id: str) -> list[StoredTrack]:
         """Return the tracks of a call in the order in which they began; none of an unknown one."""

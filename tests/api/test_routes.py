@@ -33,6 +33,7 @@ FIRST = {
     "ended_at": "2026-01-31T12:00:20.000Z",
     "hangup_cause": "normal_clearing",
     "codecs": None,
+    "told_at": None,
     "is_open": False,
     "duration_s": 15.0,
     "packets": 500,
@@ -195,6 +196,7 @@ def test_a_call_is_told_with_its_forks_and_tracks(with_calls, call_id):
             "client_state": None,
             "attempt": None,
             "ask": None,
+            "carrier_started_at": None,
         }
     ]
     columns = {"worker": 1, "speech_s": 0.5, "loss_runs": 2, "longest_loss": 2}

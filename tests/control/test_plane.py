@@ -49,7 +49,7 @@ from strep.control.memory import Memory
 from strep.control.plane import ControlPlane
 from strep.control.ports import PortPair
 from strep.control.settings import ControlSettings
-from strep.store import Page
+from strep.store import Page, Store
 
 PORTS = {
     "fork_way": "ports",
@@ -803,6 +803,36 @@ def test_restarted_daemon_goes_on_with_its_forks(tmp_path):
     restarted(tmp_path, before, after, **PORTS | RULE)
 
 
+def test_what_comes_late_after_a_restart_changes_nothing(tmp_path):
+    """Such as a replay: the ids of events are not remembered over it."""
+    other = {"call": "v3:other", "leg": UUID(int=7), "connection_id": "7267"}
+
+    async def before(one):
+        one.tell("call.answered", client_state="YWJj", connection_id="7267")
+        await one.quiet()
+        one.tell("call.fork.started")
+        one.hear()
+        one.tell("call.answered", **other)
+        await one.quiet()
+        one.tell("call.hangup", **other)
+        await one.quiet()
+
+    async def after(one):
+        one.tell("call.initiated", at_ns=T0 - 60 * S, client_state="eHl6")
+        one.tell("call.fork.stopped", at_ns=T0 - 60 * S)
+        one.tell("call.answered", **other)
+        await one.quiet()
+        assert one.carrier.names == ["fork_start", "fork_start"]
+        assert lives(one.plane) == [("flowing", "packet")]
+        facts = one.workers.facts[LEG]
+        assert (facts["state"], facts["client_state"]) == ("answered", "YWJj")
+        await one.memory.written()
+        with Store(one.path, read_only=True) as store:
+            assert store.details(str(UUID(int=7))).overview.call.state == "hangup"
+
+    restarted(tmp_path, before, after, **RULE)
+
+
 def test_restarted_daemon_asks_about_forks_that_bring_nothing(tmp_path):
     async def before(one):
         one.tell("call.answered")
@@ -956,6 +986,9 @@ class Instantly:
     def put_track(self, _track): ...
 
     def unsettled_forks(self):
+        return []
+
+    def calls_ended_since(self, _moment_ns):
         return []
 
     def search(self, **_conditions):
