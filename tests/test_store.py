@@ -538,6 +538,36 @@ def test_one_call_is_found_by_each_of_its_names(store):
         assert store.details(name).overview.call == CALL
 
 
+def test_a_call_is_told_as_in_manifests(store):
+    assert store.call(LEG) is None
+    store.put_track(StoredTrack.of(OPENED, worker=0))
+    assert store.call(LEG) is None
+    store.put_call(replace(CALL, hangup_cause=None, client_state=None, ended_ns=None))
+    store.put_fork(replace(FORK, id="first"))
+    store.put_fork(replace(FORK, id="last", requested_ns=NOON_NS + 9 * S_NS))
+    assert store.call(LEG.upper()) == {
+        "call_leg_id": LEG,
+        "call_control_id": CONTROL_ID,
+        "call_session_id": "2dc1b3c8-f9e0-11ea-bc5a-02420a0f7768",
+        "connection_id": "7267",
+        "from": "+35319605860",
+        "to": "+18005550100",
+        "direction": "incoming",
+        "state": "hangup",
+        "started_at": "2026-01-31T12:00:00.000Z",
+        "answered_at": "2026-01-31T12:00:05.000Z",
+        "fork_id": "last",
+    }
+
+
+def test_calls_that_ended_lately_are_found(store):
+    for number in range(4):
+        store.put_call(numbered(number, ended_ns=NOON_NS + number * S_NS))
+    store.put_call(numbered(9))
+    ended = store.calls_ended_since(NOON_NS + 2 * S_NS)
+    assert [call.call_leg_id for call in ended] == [leg(2), leg(3)]
+
+
 @pytest.mark.parametrize("name", ["", "5", CONTROL_ID[:10], f"{LEG}0"])
 def test_a_name_of_no_call_is_unknown(store, name):
     store.put_call(CALL)
