@@ -29,6 +29,7 @@ from yarl import URL
 from strep import __version__
 from strep.control import commands
 from strep.control.answers import read_answer
+from strep.control.base import BASE_URL
 from strep.control.errors import AnswerError, CallControlError, ParameterError, TransportError
 from strep.control.key import find_key
 from strep.control.retries import Retries
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
 
     from strep.control.base import Action, Call, Command, CommandResult
 
-BASE_URL = "https://api.telnyx.com/v2"
 MAX_ANSWER_BYTES = 1 << 20
 
 logger = structlog.get_logger("strep.control")
