@@ -6,6 +6,7 @@ import asyncio
 import http.client
 import json
 import os
+import queue
 import socket
 import subprocess
 import sys
@@ -108,24 +109,33 @@ def forwarding(port, to):
     """Let connections to a port of loopback go on to another address."""
 
     async def pump(reader, writer):
-        while piece := await reader.read(65536):
-            writer.write(piece)
-            await writer.drain()
-        writer.close()
+        try:
+            while piece := await reader.read(65536):
+                writer.write(piece)
+                await writer.drain()
+        finally:
+            writer.close()
 
     async def connect(*client):
         server = await asyncio.open_connection(*to)
         with suppress(OSError):
             await asyncio.gather(pump(client[0], server[1]), pump(server[0], client[1]))
 
-    loop = asyncio.new_event_loop()
-    loop.run_until_complete(asyncio.start_server(connect, "127.0.0.1", port))
-    thread = threading.Thread(target=loop.run_forever, daemon=True)
+    async def forward():
+        server = await asyncio.start_server(connect, "127.0.0.1", port)
+        told = asyncio.Event()
+        started.put((asyncio.get_running_loop(), told))
+        await told.wait()
+        server.close()
+
+    started = queue.SimpleQueue()
+    thread = threading.Thread(target=asyncio.run, args=[forward()], daemon=True)
     thread.start()
+    loop, told = started.get(timeout=DEADLINE_S)
     try:
         yield
     finally:
-        loop.call_soon_threadsafe(loop.stop)
+        loop.call_soon_threadsafe(told.set)
         thread.join()
 
 
