@@ -13,10 +13,10 @@ Each track has two 64-bit words. Counting from `next_sequence`, the packet that 
                      received or not | bit 0 is always clear: that packet is the hole
 ```
 
-A packet behind is a duplicate where its bit is set and late where it is not. A packet further
-ahead than the 64 of the window closes the hole at once. A packet of another SSRC, or a jump beyond
-RFC 3550 appendix A.1's MAX_DROPOUT and MAX_MISORDER, is put on probation, and the sequence
-restarts with it when the next packet continues it (MIN_SEQUENTIAL 2).
+A packet behind is a duplicate where its bit is set and late where it is not. For a packet further
+ahead than the 64 of the window as many holes are closed at once as leave room for it. A packet of
+another SSRC, or a jump beyond RFC 3550 appendix A.1's MAX_DROPOUT and MAX_MISORDER, is put on
+probation, and the sequence restarts with it when the next packet continues it (MIN_SEQUENTIAL 2).
 
 Time is each packet's arrival: how packets were batched changes nothing. `tick` only brings the
 passing of time where no packet comes.
@@ -337,14 +337,18 @@ class JitterBank(RowState):
     ) -> None:
         """Close holes that are overdue at `now_ns`, the next ones behind them too."""
         while len(rows):
-            ahead = self.ahead.take(rows)
-            # trailing zeros: how many packets are missing
-            missing = np.bitwise_count(ahead ^ (ahead - _ONE)).astype(np.int64) - 1
-            self._lose(rows, missing)
-            self.ahead[rows] = ahead >> missing.astype(np.uint64)
-            self._fill(rows, released, missing)
+            self._close_hole(rows, released)
             overdue = now_ns - self.hole_ns.take(rows) >= self.reorder_ns
             rows, now_ns = rows[overdue], now_ns[overdue]
+
+    def _close_hole(self, rows: NDArray[np.intp], released: list[Released]) -> None:
+        """Close the first hole of each of these tracks, which all have one."""
+        ahead = self.ahead.take(rows)
+        # trailing zeros: how many packets are missing
+        missing = np.bitwise_count(ahead ^ (ahead - _ONE)).astype(np.int64) - 1
+        self._lose(rows, missing)
+        self.ahead[rows] = ahead >> missing.astype(np.uint64)
+        self._fill(rows, released, missing)
 
     def _lose(self, rows: NDArray[np.intp], missing: NDArray[np.int64]) -> None:
         """Step over packets that are given up; the caller moves `ahead`."""
@@ -383,17 +387,24 @@ class JitterBank(RowState):
     def _close_holes(self, rows: NDArray[np.intp], released: list[Released]) -> None:
         """Close all holes of these tracks now."""
         while len(rows := rows[self.ahead.take(rows) != 0]):
-            self._give_up(rows, self.hole_ns.take(rows) + self.reorder_ns, released)
+            self._close_hole(rows, released)
 
     def _push_foreign(self, packet: Packets, delta: int, released: list[Released]) -> bool:
         """Push one packet from beyond the window or of another SSRC; True if it belongs."""
         row, ssrc = int(packet.rows[0]), int(packet.ssrc[0])
         sequence = int(packet.sequence[0])
         if ssrc == self.ssrc[row] and WINDOW <= delta < MAX_DROPOUT:
-            self._close_holes(packet.rows, released)
-            lost = np.array([distance16(sequence, int(self.next_sequence[row]))])
-            self._lose(packet.rows, lost)
-            self._release_alone(packet, released, lost=lost)
+            while delta >= WINDOW and self.ahead[row]:
+                self._close_hole(packet.rows, released)
+                delta = int(distance16(sequence, int(self.next_sequence[row])))
+            if delta >= WINDOW:
+                lost = np.array([delta])
+                self._lose(packet.rows, lost)
+                self._release_alone(packet, released, lost=lost)
+            elif delta:
+                self._hold(packet, np.array([delta], np.uint64))
+            else:
+                self._release_alone(packet, released)
             return True
         first = self._probation.get(row)
         if first is None or (first.ssrc, first.next_sequence) != (ssrc, sequence):

@@ -133,6 +133,17 @@ def add_interrupted(
         _write(path, {key: value for key, value in manifest.items() if value is not None})
 
 
+def add_call(path: Path, call: Mapping[str, Any]) -> None:
+    """Add what is known of the call to a manifest that was written without it.
+
+    Raises as `add_track` does; a manifest that is no more stays so.
+    """
+    with _writing:
+        manifest = _read(path)
+        if manifest["tracks"] and "call" not in manifest:
+            _write(path, {**manifest, "call": dict(call)})
+
+
 def add_earlier(path: Path, earlier: Sequence[Mapping[str, Any]]) -> None:
     """Add earlier recordings to a manifest that was written before they were known.
 

@@ -42,6 +42,11 @@ def of_webhooks(webhooks: WebhookReceiver) -> Iterator[Metric]:
     counts = {outcome.value: count for outcome, count in webhooks.counts.items()}
     yield labelled("strep_webhooks", "Webhooks by what became of them", counts, "outcome")
     yield CounterMetricFamily(
+        "strep_webhook_ids_evicted",
+        "Ids of events forgotten early, to make room: a replay would not be told apart",
+        webhooks.seen.evicted,
+    )
+    yield CounterMetricFamily(
         "strep_webhook_errors", "Events that could not be processed", webhooks.handler_errors
     )
     yield GaugeMetricFamily(

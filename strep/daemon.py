@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, NamedTuple
 import structlog
 
 from strep import __version__, http, logs
-from strep.api import application
+from strep.api import application, refusal
 from strep.api.access import check_exposure, find_token, is_loopback
 from strep.control.key import find_key
 from strep.front import Front
@@ -186,7 +186,7 @@ class Daemon:
             await self._board.start()
             if self._settings.http is not None:
                 app = application(self._front, token=self._token)
-                site = await http.start(app, self._settings.http, tls=self._tls)
+                site = await http.start(app, self._settings.http, tls=self._tls, refuse=refusal)
                 self._front.site = site
             self._log_receiving()
             tasks.append(asyncio.create_task(self._watch_drops()))

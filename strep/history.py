@@ -3,7 +3,8 @@
 A call goes on in another file after its tracks were closed, its worker has died or the daemon was
 started again. So whenever a track opens, the database is asked for earlier recordings of its call
 leg, and its worker is told, for the manifest. What came to be known too late for that, because the
-daemon ended or the earlier recording was still to be finished, is added to the manifest afterwards.
+daemon ended or the earlier recording was still to be finished, is added to the manifest afterwards;
+so is who called whom, to that of a recording that its worker did not live to finish.
 """
 
 from __future__ import annotations
@@ -83,6 +84,15 @@ class History:
         except StoreError as error:
             logger.warning("earlier recordings cannot be looked up", error=str(error))
 
+    async def tell_calls(self, tracks: Iterable[StoredTrack]) -> None:
+        """Say whose they are in the manifests of tracks that nobody closed."""
+        manifests = {t.manifest: t.call_leg_id for t in tracks if t.manifest is not None}
+        await self._memory.written()
+        try:
+            await self._storage.execute(partial(_tell_calls, self._storage.store, manifests))
+        except StoreError as error:
+            logger.warning("calls cannot be looked up", error=str(error))
+
     async def settled(self) -> None:
         """Wait until all that was asked for is done."""
         while self._working is not None:
@@ -139,11 +149,21 @@ def _complete(store: Store, legs: Iterable[UUID]) -> None:
                 began_ns[key] = min(track.opened_ns, began_ns.get(key, track.opened_ns))
         for (leg, manifest), at_ns in began_ns.items():
             earlier = [each for each in recordings.get(leg, ()) if _is_before(each, rfc3339(at_ns))]
-            try:
-                if earlier:
-                    complete_manifest(Path(manifest), earlier)
-            except (OSError, LookupError, TypeError, ValueError) as error:
-                logger.warning("manifest not completed", path=manifest, error=str(error))
+            _complete_manifest(manifest, earlier=earlier)
+
+
+def _tell_calls(store: Store, manifests: Mapping[str, str]) -> None:
+    for manifest, call_leg_id in manifests.items():
+        call = store.call(call_leg_id)
+        if call is not None:
+            _complete_manifest(manifest, call=call)
+
+
+def _complete_manifest(manifest: str, **further: Any) -> None:
+    try:
+        complete_manifest(Path(manifest), **further)
+    except (OSError, LookupError, TypeError, ValueError) as error:
+        logger.warning("manifest not completed", path=manifest, error=str(error))
 
 
 def _is_before(recording: Mapping[str, Any], at: str) -> bool:

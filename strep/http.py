@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 from contextlib import suppress
+from http import HTTPStatus
 from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from aiohttp import web
@@ -17,6 +18,8 @@ if TYPE_CHECKING:
     from strep.specs import Address
 
     Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+    Refuse = Callable[[int, str], web.StreamResponse]
+    """Makes the answer to what is no HTTP request, of a status and a reason."""
 
 SHUTDOWN_TIMEOUT_S = 3.0
 """How long requests under way are waited for at the end."""
@@ -50,23 +53,24 @@ class ConnectionsClosed(NamedTuple):
 class Site:
     """An application that is served until `cleanup`."""
 
-    def __init__(self, app: web.Application) -> None:
-        """Take the application, which is not used elsewhere."""
+    def __init__(self, app: web.Application, refuse: Refuse) -> None:
+        """Take the application, which is not used elsewhere; `refuse` as for `start`."""
         self.closed = ConnectionsClosed()
+        self._refuse = refuse
+        self._options: dict[str, Any] = {
+            "access_log": None,
+            "logger": _logger,
+            "keepalive_timeout": 4 * QUIET_S,  # so that it is closed, and counted, here
+            "max_line_size": MAX_LINE_BYTES,
+            "max_field_size": MAX_LINE_BYTES,
+            "max_headers": MAX_HEADERS,
+        }
         self._busy: dict[asyncio.BaseProtocol, int] = {}
         """How many requests are under way on each connection that has any."""
         self._quiet_since_s: dict[asyncio.BaseProtocol, float] = {}
         app.middlewares.insert(0, self._count_request)
         self._runner = web.AppRunner(
-            app,
-            access_log=None,
-            handle_signals=False,
-            logger=_logger,
-            shutdown_timeout=SHUTDOWN_TIMEOUT_S,
-            keepalive_timeout=4 * QUIET_S,  # so that it is closed, and counted, here
-            max_line_size=MAX_LINE_BYTES,
-            max_field_size=MAX_LINE_BYTES,
-            max_headers=MAX_HEADERS,
+            app, handle_signals=False, shutdown_timeout=SHUTDOWN_TIMEOUT_S, **self._options
         )
         self._server: asyncio.Server | None = None
         self._watcher: asyncio.Task[None] | None = None
@@ -105,7 +109,8 @@ class Site:
         if len(server.connections) >= MAX_CONNECTIONS:
             self.closed = self.closed._replace(too_many=self.closed.too_many + 1)
             return _Refusal()
-        return server()
+        loop = asyncio.get_running_loop()
+        return _Connection(server, self._refuse, loop=loop, **self._options)
 
     @web.middleware
     async def _count_request(self, request: web.Request, handler: Handler) -> web.StreamResponse:
@@ -136,6 +141,30 @@ class Site:
                     connection.force_close()
 
 
+class _Connection(web.RequestHandler):
+    """A connection on which what is no HTTP request is answered as all else is."""
+
+    __slots__ = ("_refuse",)
+
+    def __init__(self, server: web.Server, refuse: Refuse, **options: Any) -> None:
+        super().__init__(server, **options)
+        self._refuse = refuse
+
+    def handle_error(
+        self,
+        request: web.BaseRequest,
+        status: int = 500,
+        exc: BaseException | None = None,
+        message: str | None = None,
+    ) -> web.StreamResponse:
+        super().handle_error(request, status, exc, message)
+        # the first line; further ones show where in the bytes it was
+        reason = (message or "").partition("\n")[0].rstrip(": ")
+        answer = self._refuse(status, reason or HTTPStatus(status).phrase)
+        answer.force_close()
+        return answer
+
+
 class _Refusal(asyncio.Protocol):
     """A connection that is closed as soon as it is there."""
 
@@ -144,9 +173,22 @@ class _Refusal(asyncio.Protocol):
         cast("asyncio.WriteTransport", transport).abort()
 
 
-async def start(app: web.Application, address: Address, tls: ssl.SSLContext | None = None) -> Site:
-    """Serve the application; the caller ends it with `cleanup()`. Raises `HttpError`."""
-    site = Site(app)
+def _plainly(status: int, reason: str) -> web.Response:
+    return web.Response(status=status, text=f"{reason}\n")
+
+
+async def start(
+    app: web.Application,
+    address: Address,
+    tls: ssl.SSLContext | None = None,
+    *,
+    refuse: Refuse = _plainly,
+) -> Site:
+    """Serve the application; the caller ends it with `cleanup()`. Raises `HttpError`.
+
+    `refuse` makes the answer to what is no HTTP request, which never comes to the application.
+    """
+    site = Site(app, refuse)
     try:
         await site.start(address, tls)
     except OSError as error:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 import structlog
 
-from pipeline.manifest import add_earlier, add_track
+from pipeline.manifest import add_call, add_earlier, add_track
 from pipeline.sinks.load import load
 
 if TYPE_CHECKING:
@@ -66,6 +66,14 @@ def write_manifests(
     return failed
 
 
-def complete_manifest(path: Path, earlier: Sequence[Mapping[str, Any]]) -> None:
-    """Name earlier recordings in a manifest that was written before; see `add_earlier`."""
-    add_earlier(path, earlier)
+def complete_manifest(
+    path: Path,
+    *,
+    call: Mapping[str, Any] | None = None,
+    earlier: Sequence[Mapping[str, Any]] = (),
+) -> None:
+    """Add to a manifest what was not known when it was written; see `add_call`, `add_earlier`."""
+    if call is not None:
+        add_call(path, call)
+    if earlier:
+        add_earlier(path, earlier)

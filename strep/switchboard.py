@@ -286,6 +286,7 @@ class Switchboard:
                 if self.memory is not None:
                     self.memory.add_track(track)
             if self._history is not None:
+                await self._history.tell_calls(finished)
                 legs = {UUID(track.call_leg_id) for track in finished}
                 for call_leg_id in legs:
                     self._history.look_up(call_leg_id)

@@ -14,7 +14,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from planebench import Bench, CarrierDouble, S
 from pydantic import SecretStr
 
-from strep.api import application
+from strep.api import application, refusal
 from strep.control.forks import CallOverError
 from strep.control.webhooks import WebhookReceiver, aiohttp_handler, sign
 from strep.http import start
@@ -220,7 +220,7 @@ class ApiBench:
             path = self.one.path if self._database else None
             self.source = DaemonDouble(plane, webhooks, path)
             app = application(self.source, token=self._token, **self._options)
-            runner = await start(app, Address("127.0.0.1", 0))
+            runner = await start(app, Address("127.0.0.1", 0), refuse=refusal)
             stack.push_async_callback(runner.cleanup)
             stack.callback(carrier.gate.set)
             self.port = runner.addresses[0][1]

@@ -64,10 +64,11 @@ class ModelTrack:
             self.held[at] = packet
             self.release(0)
         elif same and WINDOW <= delta < MAX_DROPOUT:
-            self.close_holes()
-            lost = (packet.sequence - self.due) % 0x10000
+            while self.held and at - self.due >= WINDOW:
+                self.close_hole()
+            lost = at - self.due if at - self.due >= WINDOW else 0
             self.lose(lost)
-            self.held[self.due] = packet
+            self.held[at] = packet
             self.release(lost)
         elif self.candidate and (self.candidate.ssrc, (self.candidate.sequence + 1) % 65536) == (
             packet.ssrc,

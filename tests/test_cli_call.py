@@ -189,6 +189,16 @@ def test_a_file_is_sent_as_base64(call, carrier, tmp_path):
     assert base64.b64decode(carrier.body["playback_content"]) == b"\x00\xffID3"
 
 
+def test_a_password_can_be_in_a_file(call, carrier, tmp_path):
+    carrier.answer = (200, {"data": DIALLED})
+    file = tmp_path / "password"
+    file.write_text("hunter2\n")
+    assert call(*DIAL, "--sip-auth-password", f"@{file}")[0] == 0
+    assert carrier.body["sip_auth_password"] == "hunter2"  # noqa: S105 -- not one
+    assert call(*DIAL, "--sip-auth-password", f"@{tmp_path / 'nowhere'}")[0] == 2
+    assert len(carrier.requests) == 1
+
+
 def test_parameters_without_a_flag_are_json_or_else_text(call, carrier):
     code, _, err = call(
         "hangup", CALL, "--set", "custom=[1, true]", "--set", "reason=busy", "--set", "code=007"

@@ -135,6 +135,8 @@ def test_json_has_all_that_is_known_of_a_call(strep):
                 "answered_at": "2026-01-31T12:00:05.000Z",
                 "ended_at": "2026-01-31T13:01:40.000Z",
                 "hangup_cause": "normal_clearing",
+                "codecs": None,
+                "told_at": None,
                 "is_open": False,
                 "duration_s": 3695.0,
                 "packets": 177_001,

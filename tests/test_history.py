@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import json
 from contextlib import asynccontextmanager
 from uuid import UUID
 
@@ -14,10 +15,11 @@ from strep import history as module
 from strep.control.memory import Memory
 from strep.history import History
 from strep.storage import Storage
-from strep.store import INTERRUPTED, StoredTrack, StoreError
+from strep.store import INTERRUPTED, StoredCall, StoredTrack, StoreError
 
 CALL = UUID("428c31b6-7af4-4bcb-b7f5-5013ef9657c1")
 OTHER = UUID("2dc6fc34-f9e0-11ea-b68e-02420a0f7768")
+TRACK = {"leg": "A", "direction": "inbound", "worker": 0, "reason": INTERRUPTED}
 NAME = f"20260101T0000{{:02}}Z-{CALL}-a"
 
 
@@ -144,6 +146,38 @@ def test_recording_of_a_dead_worker_is_found_before_it_is_asked_for(tmp_path):
         assert (track.recording, track.reason) == (part, "interrupted")
 
     run(tmp_path, scenario)
+
+
+def test_manifest_of_a_dead_worker_says_whose_call_it_was(tmp_path):
+    manifest, broken, gone = (tmp_path / f"{name}.json" for name in ("told", "broken", "gone"))
+    manifest.write_text('{"tracks": [{}]}')
+    broken.write_text("no JSON")
+
+    async def scenario(rig):
+        rig.memory.add_track(StoredTrack(call_leg_id=str(OTHER), opened_ns=T0_NS, **TRACK))
+        call = StoredCall(call_leg_id=str(CALL), started_ns=T0_NS, call_control_id="v3:1")
+        await rig.storage.execute(lambda: rig.storage.store.put_call(call))
+        tracks = [
+            StoredTrack(call_leg_id=str(leg), opened_ns=T0_NS, manifest=str(path), **TRACK)
+            for leg, path in ((CALL, broken), (CALL, gone), (OTHER, gone), (CALL, manifest))
+        ]
+        with capture_logs() as logs:
+            await rig.history.tell_calls(tracks)
+            await rig.history.tell_calls(tracks[-1:])  # once more changes nothing
+        assert [(log["event"], log["path"]) for log in logs] == [
+            ("manifest not completed", str(broken))
+        ]
+
+    run(tmp_path, scenario)
+    assert json.loads(manifest.read_text()) == {
+        "tracks": [{}],
+        "call": {
+            "call_leg_id": str(CALL),
+            "call_control_id": "v3:1",
+            "started_at": "2026-01-01T00:00:00.000Z",
+        },
+    }
+    assert not gone.exists()
 
 
 def test_nothing_was_interrupted_nothing_is_done(tmp_path):

@@ -53,6 +53,7 @@ WITH_CONTROL = {
     "strep_webhooks_total{accepted}": 0,
     "strep_webhook_errors_total": 0,
     "strep_webhooks_waiting": 0,
+    "strep_webhook_ids_evicted_total": 0,
 }
 
 

@@ -24,7 +24,7 @@ def test_everything_is_done_in_one_thread_in_order_and_not_on_the_loop(tmp_path)
         results = await asyncio.gather(*(storage.execute(lambda n=n: work(n)) for n in range(5)))
         assert results == [0, 1, 2, 3, 4]
         # what was asked for before is done before the database is closed
-        last = asyncio.ensure_future(storage.execute(storage.store.open_forks))
+        last = asyncio.ensure_future(storage.execute(storage.store.unsettled_forks))
         await asyncio.sleep(0)
         await storage.close()
         assert await last == []

@@ -189,7 +189,7 @@ def test_a_fork_requested_by_control_id_alone_finds_its_call(store, fork_first):
     fork = replace(FORK, call_leg_id=None)
     if fork_first:
         store.put_fork(fork)
-        assert store.open_forks() == [fork]
+        assert store.unsettled_forks() == [fork]
         store.put_call(CALL)
     else:
         store.put_call(CALL)
@@ -214,11 +214,23 @@ def test_a_fork_moves_on_and_keeps_what_was_known(store):
     assert fork == replace(FORK, state="stopped", why="call.hangup", stopped_ns=NOON_NS + 60 * S_NS)
 
 
-def test_open_forks_are_those_that_neither_stopped_nor_failed_in_order(store):
-    for number, state in enumerate(["flowing", "stopped", "started", "failed", "requested"]):
-        fork = replace(FORK, id=str(number), state=state, requested_ns=NOON_NS - number * S_NS)
-        store.put_fork(fork)
-    assert [fork.state for fork in store.open_forks()] == ["requested", "started", "flowing"]
+def test_unsettled_forks_are_those_that_are_open_or_asked_something_in_order(store, path):
+    states = ["flowing", "stopped", "started", "failed", "requested", "failed"]
+    for number, state in enumerate(states):
+        ask = "fork_stop" if number == 5 else None
+        when_ns = NOON_NS - number * S_NS
+        store.put_fork(replace(FORK, id=str(number), state=state, requested_ns=when_ns, ask=ask))
+    assert [fork.id for fork in store.unsettled_forks()] == ["5", "4", "2", "0"]
+    store.put_fork(replace(FORK, id="5", state="failed"))
+    assert [fork.id for fork in store.unsettled_forks()] == ["4", "2", "0"]
+    queries: list[str] = []
+    store._database.set_trace_callback(queries.append)
+    store.unsettled_forks()
+    store._database.set_trace_callback(None)
+    (query,) = [each for each in queries if "SELECT" in each]
+    with closing(sqlite3.connect(path)) as database:
+        ((_, _, _, step),) = database.execute(f"EXPLAIN QUERY PLAN {query}")
+    assert step == "SCAN forks USING INDEX forks_unsettled"
 
 
 # tracks
@@ -526,6 +538,36 @@ def test_one_call_is_found_by_each_of_its_names(store):
         assert store.details(name).overview.call == CALL
 
 
+def test_a_call_is_told_as_in_manifests(store):
+    assert store.call(LEG) is None
+    store.put_track(StoredTrack.of(OPENED, worker=0))
+    assert store.call(LEG) is None
+    store.put_call(replace(CALL, hangup_cause=None, client_state=None, ended_ns=None))
+    store.put_fork(replace(FORK, id="first"))
+    store.put_fork(replace(FORK, id="last", requested_ns=NOON_NS + 9 * S_NS))
+    assert store.call(LEG.upper()) == {
+        "call_leg_id": LEG,
+        "call_control_id": CONTROL_ID,
+        "call_session_id": "2dc1b3c8-f9e0-11ea-bc5a-02420a0f7768",
+        "connection_id": "7267",
+        "from": "+35319605860",
+        "to": "+18005550100",
+        "direction": "incoming",
+        "state": "hangup",
+        "started_at": "2026-01-31T12:00:00.000Z",
+        "answered_at": "2026-01-31T12:00:05.000Z",
+        "fork_id": "last",
+    }
+
+
+def test_calls_that_ended_lately_are_found(store):
+    for number in range(4):
+        store.put_call(numbered(number, ended_ns=NOON_NS + number * S_NS))
+    store.put_call(numbered(9))
+    ended = store.calls_ended_since(NOON_NS + 2 * S_NS)
+    assert [call.call_leg_id for call in ended] == [leg(2), leg(3)]
+
+
 @pytest.mark.parametrize("name", ["", "5", CONTROL_ID[:10], f"{LEG}0"])
 def test_a_name_of_no_call_is_unknown(store, name):
     store.put_call(CALL)
@@ -564,7 +606,7 @@ def test_forgetting_takes_old_calls_with_forks_and_tracks_but_no_open_ones(store
     assert store.forget(before_ns=NOON_NS + 50 * S_NS) == 1
 
     assert legs(store.search()) == [leg(50), leg(1)]
-    assert [fork.id for fork in store.open_forks()] == ["2"]
+    assert [fork.id for fork in store.unsettled_forks()] == ["2"]
     with pytest.raises(UnknownCallError):
         store.details(LEG)
     tables = store._database.execute(
@@ -702,6 +744,26 @@ def test_tracks_of_the_first_version_are_kept(path):
         # the call takes its tracks with it
         store.forget(2)
         assert store.tracks(LEG) == []
+
+
+def test_forks_of_older_versions_are_gone_on_with(path):
+    names = ("client_state", "attempt", "ask", "carrier_started_ns")
+    old = [f.name for f in fields(StoredFork) if f.name not in names]
+    with closing(sqlite3.connect(path, isolation_level=None)) as database:
+        migrate(database, MIGRATIONS[:2])
+        database.execute("INSERT INTO calls (call_leg_id, started_ns) VALUES (?, 1)", (LEG,))
+        for number, (state, why) in enumerate(
+            [("requested", "rule"), ("flowing", "packet"), ("flowing", "stop_asked"),
+             ("requested", "stop_asked"), ("failed", "no_media")]
+        ):  # fmt: skip
+            fork = replace(FORK, id=str(number), state=state, why=why, requested_ns=number)
+            marks = ", ".join("?" for _ in old)
+            insert = f"INSERT INTO forks ({', '.join(old)}) VALUES ({marks})"  # noqa: S608 -- our own
+            database.execute(insert, [getattr(fork, name) for name in old])
+    with Store(path) as store:
+        assert [(fork.why, fork.ask) for fork in store.unsettled_forks()] == [
+            ("rule", "fork_start"), ("packet", None), ("asked", "fork_stop"), ("asked", "fork_stop")
+        ]  # fmt: skip
 
 
 def test_an_empty_file_becomes_a_database_but_is_none_to_read(path):

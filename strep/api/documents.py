@@ -243,6 +243,8 @@ class _CallFacts(_Answer):
     answered_at: Moment | None = None
     ended_at: Moment | None = None
     hangup_cause: str | None = None
+    told_at: Moment | None = None
+    """When, by the carrier's clock, the latest of the events that told of it occurred."""
 
 
 class OpenCall(_CallFacts):
@@ -326,6 +328,13 @@ class StoredFork(_Answer):
     stopped_at: Moment | None
     """When it stopped or failed."""
     command_id: str | None
+    client_state: str | None
+    attempt: int | None
+    """As of `Fork`."""
+    ask: Literal["fork_start", "fork_stop"] | None
+    """The command whose outcome is to be known yet."""
+    carrier_started_at: Moment | None
+    """When it started, by the carrier's clock."""
 
 
 class Track(_Answer):

@@ -207,6 +207,11 @@ def problem_of(error: Exception) -> ProblemError | None:
     return problem(name, str(error))
 
 
+def refusal(status: int, reason: str) -> web.Response:
+    """Return the answer to what is no HTTP request, and so came to no route."""
+    return ProblemError(status, reason).answer()
+
+
 def problem_of_http(error: web.HTTPException, path: str) -> ProblemError:
     """Return the problem that aiohttp found."""
     allowed = error.headers.get("Allow")

@@ -76,7 +76,7 @@ def run(arguments: argparse.Namespace) -> None:
 
 def _parser(kind: type[Command]) -> argparse.ArgumentParser:
     from strep.cli.parameters import add_parameters  # noqa: PLC0415
-    from strep.control.client import BASE_URL  # noqa: PLC0415
+    from strep.control.base import BASE_URL  # noqa: PLC0415
 
     sample = SAMPLES.get(kind.name, "v3:CALL")
     takes_call = "{call_control_id}" in kind.path

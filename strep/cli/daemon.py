@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import urlsplit
 
 from strep.cli.errors import FailureError, WrongInputError
+from strep.unreachable import reason_of
 
 if TYPE_CHECKING:
     import argparse
@@ -51,7 +52,7 @@ def ask(
     try:
         status, content = asyncio.run(_exchange(method, daemon + path, body, headers))
     except OSError as error:
-        raise FailureError(f"no daemon answers at {daemon}: {_reason(error)}") from None
+        raise FailureError(f"no daemon answers at {daemon}: {reason_of(error)}") from None
     if status == 401:
         raise WrongInputError(
             f"{daemon} asks for another token: set STREP_HTTP_TOKEN to it, or give --token-file"
@@ -82,13 +83,6 @@ async def _exchange(
             return response.status, await response.read()
     except aiohttp.ClientError as error:
         raise error if isinstance(error, OSError) else OSError(str(error)) from None
-
-
-def _reason(error: OSError) -> str:
-    if isinstance(error, TimeoutError):
-        return "no answer in time"
-    # resolvers have numbers of their own, below 0
-    return os.strerror(error.errno) if error.errno and error.errno > 0 else str(error)
 
 
 def _checked_url(text: str) -> str:

@@ -25,6 +25,8 @@ UNLIMITED = 2**31 - 1
 """A range up to here has no other end than the carrier's integers."""
 REPEATED = "to"
 """The parameter that is a text or a list of texts."""
+SECRET = "sip_auth_password"  # noqa: S105 -- a parameter's name
+"""The parameter that is nobody else's business."""
 INSTEAD: Mapping[str, str] = MappingProxyType(
     {
         "from_display_name": "the caller's name (default: as --from)",
@@ -62,7 +64,7 @@ OTHERWISE: Mapping[str, str] = MappingProxyType(
         "record_channels": "of the recording",
         "record_format": "of the recording",
         "send_silence_when_idle": "send packets of silence when there is nothing to send",
-        "sip_auth_password": "other users of this host can see it while the command runs",
+        "sip_auth_password": "@FILE holds it; what is written here others on this host can see",
         "sip_auth_username": "for the other side's SIP challenge",
         "sip_headers": 'standard SIP headers: [{"name": "User-to-User", "value": "..."}]',
         "sound_modifications": 'sound effects: {"pitch": 0.8}',
@@ -137,6 +139,8 @@ def _kind(leaves: set[Any], parameter: str) -> dict[str, Any]:
         return {"metavar": "JSON|@FILE", "type": _json_argument}
     if bytes in leaves:
         return {"metavar": "TEXT|@FILE", "type": _bytes_argument}
+    if parameter == SECRET:
+        return {"metavar": "PASSWORD|@FILE", "type": _secret_argument}
     return {
         "metavar": parameter.rsplit("_", 1)[-1].upper(),
         "action": "append" if parameter == REPEATED else "store",
@@ -199,6 +203,11 @@ def _json_argument(text: str) -> Any:
 
 def _bytes_argument(text: str) -> str | bytes:
     return _file(text) if text.startswith("@") else text
+
+
+def _secret_argument(text: str) -> str:
+    """Return a password: a file's without the blanks around it, such as its last newline."""
+    return _file(text).decode(errors="replace").strip() if text.startswith("@") else text
 
 
 def _file(text: str) -> bytes:

@@ -18,6 +18,9 @@ from strep.control.errors import ParameterError
 from strep.control.parameters import Base64
 from strep.validation import shown
 
+BASE_URL = "https://api.telnyx.com/v2"
+"""Where the carrier's API begins."""
+
 
 class Call(BaseModel):
     """The answer to `dial`."""

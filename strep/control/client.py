@@ -29,10 +29,12 @@ from yarl import URL
 from strep import __version__
 from strep.control import commands
 from strep.control.answers import read_answer
+from strep.control.base import BASE_URL
 from strep.control.errors import AnswerError, CallControlError, ParameterError, TransportError
 from strep.control.key import find_key
 from strep.control.retries import Retries
 from strep.specs import ConfigError
+from strep.unreachable import reason_of
 from strep.validation import shown
 
 if TYPE_CHECKING:
@@ -44,7 +46,6 @@ if TYPE_CHECKING:
 
     from strep.control.base import Action, Call, Command, CommandResult
 
-BASE_URL = "https://api.telnyx.com/v2"
 MAX_ANSWER_BYTES = 1 << 20
 
 logger = structlog.get_logger("strep.control")
@@ -284,8 +285,7 @@ class CallControl:
         except aiohttp.ClientResponseError:
             return AnswerError(f"{command.name}: the answer from {url.host} is not HTTP")
         except (aiohttp.ClientError, OSError) as error:
-            reason = str(error) or type(error).__name__
-            return TransportError(f"{command.name}: no answer from {url.host}: {reason}")
+            return TransportError(f"{command.name}: no answer from {url.host}: {reason_of(error)}")
 
     def _cleared(self, status: int, content: bytes) -> bytes:
         """Take the key out of an error that quotes it; results are left as they are."""

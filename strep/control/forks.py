@@ -159,6 +159,8 @@ class Fork:
     owes_stopped: bool = False
     """Whether the call's fork before this one was closed without `call.fork.stopped`, which may
     come yet and is not this one's."""
+    carrier_started_ns: int | None = None
+    """When it started, by the carrier's clock: what stopped before was another one."""
     asked: int = field(default=0, init=False)
     """How often the outcome of the command has remained unknown."""
     error: str | None = field(default=None, init=False)
@@ -170,8 +172,6 @@ class Fork:
     """Whether its call is known to be over."""
     heard_ns: int = field(default=0, init=False)
     """When there was the last sign of it: a webhook, a packet, an answer."""
-    _carrier_started_ns: int | None = field(default=None, init=False)
-    """When it started, by the carrier's clock."""
     _has_carrier_stopped: bool = field(default=False, init=False)
 
     def __post_init__(self) -> None:
@@ -319,7 +319,7 @@ class Fork:
         """Take in that the carrier began to fork, at `occurred_ns` by its own clock."""
         if self.is_open:
             self.heard_ns = now_ns
-            self._carrier_started_ns = occurred_ns
+            self.carrier_started_ns = occurred_ns
             self._has_begun()
             if self.state == "requested":
                 self._move("started", "webhook", now_ns)
@@ -327,9 +327,9 @@ class Fork:
 
     def carrier_stopped(self, now_ns: int, occurred_ns: int) -> None:
         """Take in that the carrier forks no more since `occurred_ns` by its own clock."""
-        if self._carrier_started_ns is None and self.owes_stopped:
+        if self.carrier_started_ns is None and self.owes_stopped:
             self.owes_stopped = False
-        elif self._carrier_started_ns is None or occurred_ns >= self._carrier_started_ns:
+        elif self.carrier_started_ns is None or occurred_ns >= self.carrier_started_ns:
             self._has_carrier_stopped = True
             self._close("stopped", "asked" if self.is_stopping else "webhook", now_ns)
 

@@ -10,12 +10,12 @@ import asyncio
 from collections import deque
 from dataclasses import replace
 from functools import partial
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar, cast
 from uuid import UUID
 
 import structlog
 
-from strep.control.calls import LIVE_NS, Call
+from strep.control.calls import ENDED_NS, LIVE_NS, Call
 from strep.control.figures import MemoryFigures
 from strep.control.forks import Change, Fork
 from strep.control.ports import PortPair
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable, Mapping
     from contextlib import AbstractContextManager
 
+    from strep.control.forks import Why
     from strep.store import Page
 
 logger = structlog.get_logger("strep.control")
@@ -35,8 +36,6 @@ Key = tuple[str, str, str, int]
 """What tells a track from all others: its call_leg_id, leg, direction and opening."""
 
 MAX_TRACKS_WAITING = 100_000
-STOP_ASKED = "stop_asked"
-"""Why an open fork is as it is: it is to be stopped."""
 
 
 class Keeper(Protocol):
@@ -46,7 +45,8 @@ class Keeper(Protocol):
     def put_call(self, call: StoredCall) -> None: ...  # noqa: D102 -- as in Store
     def put_fork(self, fork: StoredFork) -> None: ...  # noqa: D102 -- as in Store
     def put_track(self, track: StoredTrack) -> None: ...  # noqa: D102 -- as in Store
-    def open_forks(self) -> list[StoredFork]: ...  # noqa: D102 -- as in Store
+    def unsettled_forks(self) -> list[StoredFork]: ...  # noqa: D102 -- as in Store
+    def calls_ended_since(self, moment_ns: int) -> list[StoredCall]: ...  # noqa: D102 -- as in Store
     def search(self, *, is_open: bool, limit: int | None) -> Page: ...  # noqa: D102
 
 
@@ -134,24 +134,26 @@ class Memory:
         return self._written >= wanted
 
     async def load(self, now_ns: int, first_media_timeout_ns: int) -> tuple[list[Call], list[Fork]]:
-        """Return the calls and forks that were open when the last daemon ended.
+        """Return the calls that were open and forks that were not settled when the last one ended.
 
         Its open tracks are interrupted already. Calls that cannot last any longer are marked as
-        over. Raises `StoreError`.
+        over. Those that have just ended are returned too, for what may come late of them. Raises
+        `StoreError`.
         """
 
-        def read() -> tuple[list[StoredCall], list[StoredFork]]:
+        def read() -> tuple[list[StoredCall], list[StoredCall], list[StoredFork]]:
             page = self._store.search(is_open=True, limit=None)
-            return [each.call for each in page.calls], self._store.open_forks()
+            ended = self._store.calls_ended_since(now_ns - ENDED_NS)
+            return [each.call for each in page.calls], ended, self._store.unsettled_forks()
 
-        calls, forks = await self._execute(read)
+        calls, ended, forks = await self._execute(read)
         for call in calls:
             if call.started_ns <= now_ns - LIVE_NS:
                 over = replace(call, state="lost", ended_ns=call.started_ns + LIVE_NS)
                 self._keep_latest(call.call_leg_id, over)
         recent = [call for call in calls if call.started_ns > now_ns - LIVE_NS]
         return (
-            [_call(stored, now_ns) for stored in recent],
+            [_call(stored, now_ns) for stored in (*recent, *ended)],
             [_fork(stored, first_media_timeout_ns) for stored in forks],
         )
 
@@ -232,6 +234,8 @@ def _stored_call(call: Call) -> StoredCall:
         answered_ns=call.answered_ns,
         ended_ns=call.ended_ns,
         hangup_cause=call.hangup_cause,
+        codecs=call.codecs,
+        told_ns=call.occurred_ns or None,
     )
 
 
@@ -250,6 +254,8 @@ def _call(stored: StoredCall, now_ns: int) -> Call:
         answered_ns=stored.answered_ns,
         ended_ns=stored.ended_ns,
         hangup_cause=stored.hangup_cause,
+        codecs=stored.codecs,
+        occurred_ns=stored.told_ns or 0,
         heard_ns=now_ns,
     )
 
@@ -260,7 +266,7 @@ def _stored_fork(fork: Fork) -> StoredFork:
         call_control_id=fork.call_control_id,
         call_leg_id=None if fork.call_leg_id is None else str(fork.call_leg_id),
         state=fork.state,
-        why=STOP_ASKED if fork.is_stopping else fork.why,
+        why=fork.why,
         way=fork.way,
         stream_type=fork.stream_type,
         rx_port=None if fork.pair is None else fork.pair.rx,
@@ -270,19 +276,23 @@ def _stored_fork(fork: Fork) -> StoredFork:
         flowing_ns=fork.at_ns("flowing"),
         stopped_ns=None if fork.is_open else fork.changes[-1].at_ns,
         command_id=fork.command_id("fork_start"),
+        client_state=fork.client_state,
+        attempt=fork.attempt,
+        ask=fork.ask,
+        carrier_started_ns=fork.carrier_started_ns,
     )
 
 
 def _fork(stored: StoredFork, first_media_timeout_ns: int) -> Fork:
-    """Return the fork with what is known of its past; which attempt it was is forgotten."""
-    changes = [
-        Change("requested", "rule" if stored.why == "rule" else "asked", stored.requested_ns)
-    ]
+    """Return the fork with what is known of its past."""
+    is_requested, why = stored.state == "requested", cast("Why", stored.why)
+    changes = [Change("requested", why if is_requested else "asked", stored.requested_ns)]
     if stored.started_ns is not None:
         changes.append(Change("started", "webhook", stored.started_ns))
     if stored.flowing_ns is not None:
         changes.append(Change("flowing", "packet", stored.flowing_ns))
-    is_requested = len(changes) == 1
+    if stored.stopped_ns is not None:
+        changes.append(Change(stored.state, why, stored.stopped_ns))
     return Fork(
         id=UUID(stored.id),
         call_control_id=stored.call_control_id,
@@ -290,7 +300,10 @@ def _fork(stored: StoredFork, first_media_timeout_ns: int) -> Fork:
         way=stored.way,
         pair=None if stored.rx_port is None else PortPair(stored.rx_port, stored.rx_port + 1),
         stream_type="decrypted" if stored.stream_type == "decrypted" else "raw",
+        client_state=stored.client_state,
+        attempt=stored.attempt or 1,
         first_media_timeout_ns=first_media_timeout_ns,
         changes=changes,
-        ask="fork_stop" if stored.why == STOP_ASKED else "fork_start" if is_requested else None,
+        ask=stored.ask,
+        carrier_started_ns=stored.carrier_started_ns,
     )

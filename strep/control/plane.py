@@ -341,6 +341,10 @@ class ControlPlane:
         if call is not None and call.is_over:
             raise CallOverError("the call is over")
         if call is not None and call.call_leg_id is not None:
+            if call_leg_id not in {None, call.call_leg_id}:
+                raise ForkParameterError(
+                    f"call_leg_id {call_leg_id} is not this call's, which has {call.call_leg_id}"
+                )
             return call.call_leg_id
         other = None if call_leg_id is None else self.calls.by_leg(call_leg_id)
         if other is not None and other.call_control_id not in {None, call_control_id}:

@@ -21,6 +21,7 @@ from pydantic import (
     model_validator,
 )
 
+from strep.control.base import BASE_URL
 from strep.control.forks import ForkParameterError, StreamType, Way
 from strep.control.parameters import Flag, WebUrl, parse_target, target_text
 from strep.specs import Address
@@ -30,7 +31,6 @@ if TYPE_CHECKING:
     from strep.control.calls import Call
     from strep.control.ports import PortPair
 
-BASE_URL = "https://api.telnyx.com/v2"
 LOWEST_PORT = 1024
 
 Admission = Literal["any", "known"]

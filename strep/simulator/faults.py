@@ -17,16 +17,33 @@ from __future__ import annotations
 
 import random
 from fnmatch import fnmatchcase
-from typing import Annotated, Generic, Literal, TypeVar
+from typing import TYPE_CHECKING, Annotated, Generic, Literal, TypeVar
 
 from pydantic import BaseModel, ConfigDict, PlainValidator
 
+from strep.control.commands import COMMANDS
+from strep.control.events import EVENT_TYPES
 from strep.control.parameters import Flag  # noqa: TC001 -- pydantic reads annotations
+from strep.specs import unknown
 from strep.validation import as_text, between, one_of
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 CommandFaultKind = Literal["error", "slow", "rubbish", "disconnect"]
 WebhookFaultKind = Literal["late", "twice", "swapped", "bad_signature", "stale", "lost"]
-Pattern = Annotated[str, PlainValidator(lambda value: as_text(value, "a name, or * for all"))]
+
+
+def _pattern(kind: str, names: Iterable[str]) -> PlainValidator:
+    """Return a validator for a pattern that fits some of these names: others never come."""
+
+    def check(value: object) -> str:
+        text = as_text(value, "a name, or * for all")
+        if any(fnmatchcase(name, text) for name in names):
+            return text
+        raise ValueError(unknown(kind, text, names))
+
+    return PlainValidator(check)
 
 
 class _Fault(BaseModel):
@@ -48,7 +65,7 @@ class _Fault(BaseModel):
 class CommandFault(_Fault):
     """A command whose answer goes wrong. It is not carried out, unless it is `executed`."""
 
-    command: Pattern = "*"
+    command: Annotated[str, _pattern("command", COMMANDS)] = "*"
     kind: Annotated[CommandFaultKind, one_of(CommandFaultKind)] = "error"
     """`error`: an answer of `status`; `slow`: the right one after `delay_s`; `rubbish`: an answer
     that is no JSON; `disconnect`: none at all."""
@@ -68,7 +85,7 @@ class CommandFault(_Fault):
 class WebhookFault(_Fault):
     """A webhook that goes wrong."""
 
-    event: Pattern = "*"
+    event: Annotated[str, _pattern("event", EVENT_TYPES)] = "*"
     kind: Annotated[WebhookFaultKind, one_of(WebhookFaultKind)] = "twice"
     """`late`: after `delay_s`, behind what comes meanwhile; `twice`: delivered again; `swapped`:
     behind the next one of its call (or after `delay_s`); `bad_signature`: behind an altered copy

@@ -125,6 +125,11 @@ async def _errors(
         return _refusal(RefusedError(error.status, code, error.reason))
 
 
+def refuse(status: int, reason: str) -> web.Response:
+    """Return the answer to what is no HTTP request, and so came to no route."""
+    return _refusal(RefusedError(status, "10015", reason))
+
+
 def _refusal(error: RefusedError) -> web.Response:
     return web.json_response(error.as_json(), status=error.status)
 

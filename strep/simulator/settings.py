@@ -50,8 +50,13 @@ DEFAULT_CONNECTION = "2000000000000000001"
 def _as_fork(value: object) -> Address | None:
     if value is None or isinstance(value, Address):
         return value
-    text = as_text(value, "udp:IP:PORT")
-    return parse_target(text if text.startswith("udp:") else f"udp:{text}")
+    text = as_text(value, "IP:PORT")
+    try:
+        return parse_target(f"udp:{text.removeprefix('udp:')}")
+    except ValueError:
+        raise ValueError(
+            f"{shown(text)} is not IP:PORT (such as 127.0.0.1:9000, ports 1 to 65535)"
+        ) from None
 
 
 class Traffic(BaseModel):

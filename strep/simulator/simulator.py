@@ -16,7 +16,7 @@ from strep.http import start as serve
 from strep.simulator.calls import Notice, rfc3339
 from strep.simulator.carrier import Carrier
 from strep.simulator.faults import Faults
-from strep.simulator.http import application
+from strep.simulator.http import application, refuse
 from strep.simulator.ledger import Ledger
 from strep.simulator.media import Media, TrackPlan
 from strep.simulator.settings import Scenarios, Settings
@@ -137,7 +137,7 @@ class Simulator:
             speed=self.settings.speed,
         )
         try:
-            self._site = await serve(application(self), self.http)
+            self._site = await serve(application(self), self.http, refuse=refuse)
         except HttpError:
             await self._webhooks.close()
             raise

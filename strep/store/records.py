@@ -44,6 +44,10 @@ class StoredCall:
     answered_ns: int | None = None
     ended_ns: int | None = None
     hangup_cause: str | None = None
+    codecs: str | None = None
+    """What its media may be, as who asked for its fork said, separated by commas."""
+    told_ns: int | None = None
+    """When, by the carrier's clock, the latest of the events that told of it occurred."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the call for `json.dumps`, its numbers named as in manifests: `from` and `to`."""
@@ -72,6 +76,16 @@ class StoredFork:
     stopped_ns: int | None = None
     """When it stopped or failed."""
     command_id: str | None = None
+    client_state: str | None = None
+    """What is sent with its commands, in base64."""
+    attempt: int | None = None
+    """Counts from 1; above it, the forks before brought no media. None where an older strep made
+    the fork."""
+    ask: Literal["fork_start", "fork_stop"] | None = None
+    """The command whose outcome is to be known yet; None where there is no such, also when there
+    was one before."""
+    carrier_started_ns: int | None = None
+    """When it started, by the carrier's clock."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the fork for `json.dumps`."""

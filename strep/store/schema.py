@@ -140,6 +140,22 @@ MIGRATIONS: tuple[tuple[str, ...], ...] = (
         "ALTER TABLE new_tracks RENAME TO tracks",
         "CREATE INDEX tracks_open ON tracks (call_leg_id) WHERE reason IS NULL",
     ),
+    # All that a daemon needs to go on with the calls and forks of another one.
+    (
+        "ALTER TABLE calls ADD COLUMN codecs TEXT",
+        "ALTER TABLE calls ADD COLUMN told_ns INTEGER",
+        "ALTER TABLE forks ADD COLUMN client_state TEXT",
+        "ALTER TABLE forks ADD COLUMN attempt INTEGER",
+        "ALTER TABLE forks ADD COLUMN ask TEXT",
+        "ALTER TABLE forks ADD COLUMN carrier_started_ns INTEGER",
+        "UPDATE forks SET ask = 'fork_start' WHERE state = 'requested'",
+        "UPDATE forks SET ask = 'fork_stop', why = 'asked' WHERE why = 'stop_asked'",
+        "DROP INDEX forks_open",
+        """
+        CREATE INDEX forks_unsettled ON forks (requested_ns)
+        WHERE state IN ('requested', 'started', 'flowing') OR ask IS NOT NULL
+        """,
+    ),
 )
 
 

@@ -55,7 +55,7 @@ def _upsert(table: str, record: type, *key: str, **rules: str) -> str:
 _PUT_CALL = _upsert(
     "calls", StoredCall, "call_leg_id", started_ns="min(excluded.started_ns, started_ns)"
 )
-_PUT_FORK = _upsert("forks", StoredFork, "id")
+_PUT_FORK = _upsert("forks", StoredFork, "id", ask="excluded.ask")
 _PUT_TRACK = _upsert("tracks", StoredTrack, "call_leg_id", "leg", "direction", "opened_ns")
 
 _CONDITIONS = {
@@ -75,6 +75,8 @@ _IS_OPEN = """call_leg_id IN (
     WHERE call_control_id IS NOT NULL AND ended_ns IS NULL
     UNION SELECT call_leg_id FROM tracks WHERE reason IS NULL
 )"""
+
+_IS_UNSETTLED = "(state IN ('requested', 'started', 'flowing') OR ask IS NOT NULL)"
 
 
 class Store:
@@ -155,14 +157,14 @@ class Store:
             database.execute(f"UPDATE tracks SET reason = :reason WHERE {which}", values)  # noqa: S608
         return [replace(_record(StoredTrack, row), reason=INTERRUPTED) for row in rows]
 
-    def open_forks(self) -> list[StoredFork]:
-        """Return the forks that have neither stopped nor failed, in the order of their requests."""
+    def unsettled_forks(self) -> list[StoredFork]:
+        """Return the forks that are open, or of which a command's outcome is to be known yet.
+
+        In the order of their requests.
+        """
         with self._transaction("DEFERRED") as database:
             rows = database.execute(
-                """
-                SELECT * FROM forks WHERE state IN ('requested', 'started', 'flowing')
-                ORDER BY requested_ns
-                """
+                f"SELECT * FROM forks WHERE {_IS_UNSETTLED} ORDER BY requested_ns"  # noqa: S608 -- our own
             ).fetchall()
         return [_record(StoredFork, row) for row in rows]
 
@@ -243,6 +245,34 @@ class Store:
             tracks=[_record(StoredTrack, row) for row in tracks],
         )
 
+    def call(self, call_leg_id: str) -> dict[str, Any] | None:
+        """Return a call as manifests tell of it; None where the carrier has told nothing of it."""
+        values = {"call_leg_id": call_leg_id.lower()}
+        with self._transaction("DEFERRED") as database:
+            row = database.execute(
+                "SELECT * FROM calls WHERE call_leg_id = :call_leg_id AND call_control_id NOT NULL",
+                values,
+            ).fetchone()
+            fork = database.execute(
+                "SELECT id FROM forks WHERE call_leg_id = :call_leg_id ORDER BY requested_ns DESC",
+                values,
+            ).fetchone()
+        if row is None:
+            return None
+        told = _record(StoredCall, row).as_json()
+        del told["told_at"]
+        if fork is not None:
+            told["fork_id"] = fork["id"]
+        return {key: value for key, value in told.items() if value is not None}
+
+    def calls_ended_since(self, moment_ns: int) -> list[StoredCall]:
+        """Return the calls that ended at this moment or later, in the order of their ends."""
+        with self._transaction("DEFERRED") as database:
+            rows = database.execute(
+                "SELECT * FROM calls WHERE ended_ns >= ? ORDER BY ended_ns", (moment_ns,)
+            ).fetchall()
+        return [_record(StoredCall, row) for row in rows]
+
     def tracks(self, call_leg_id: str) -> list[StoredTrack]:
         """Return the tracks of a call in the order in which they began; none of an unknown one."""
         with self._transaction("DEFERRED") as database:
@@ -263,10 +293,10 @@ class Store:
                 (before_ns,),
             ).rowcount
             database.execute(
-                """
+                f"""
                 DELETE FROM forks WHERE call_leg_id IS NULL AND requested_ns < ?
-                AND state NOT IN ('requested', 'started', 'flowing')
-                """,
+                AND NOT {_IS_UNSETTLED}
+                """,  # noqa: S608 -- our own
                 (before_ns,),
             )
         return deleted

@@ -106,6 +106,26 @@ def test_body_whose_encoding_is_broken(api):
     assert_problem(answer, plain(400, "Bad Request", "the body's encoding is broken"))
 
 
+@pytest.mark.parametrize(
+    "sent",
+    [
+        b"hello\r\n\r\n",
+        b"\x16\x03\x01\x02\x00\x01\x00\r\n\r\n",  # as TLS begins
+        b"GET / HTTP/1.1\r\nHost x\r\n\r\n",
+        b"GET / HTTP/1.1\r\nHost: x\r\nA: " + b"a" * 9000 + b"\r\n\r\n",
+    ],
+)
+def test_what_is_no_http(api, sent):
+    with socket.create_connection(("127.0.0.1", api.port), timeout=DEADLINE_S) as connection:
+        connection.sendall(sent)
+        head, _, body = connection.makefile("rb").read().partition(b"\r\n\r\n")
+    assert head.startswith(b"HTTP/1.0 400 Bad Request\r\n")
+    assert b"\r\nContent-Type: application/problem+json\r\n" in head
+    document = json.loads(body)
+    assert re.fullmatch(r".{8,200}", document["detail"])  # the parser's words, on one line
+    assert document == plain(400, "Bad Request", document["detail"])
+
+
 @pytest.mark.parametrize("content_type", ["text/plain", "application/x-www-form-urlencoded", ""])
 def test_body_of_another_type(api, content_type):
     answer = api.post("/v1/forks", FORK, Content_Type=content_type)

@@ -32,6 +32,8 @@ FIRST = {
     "answered_at": "2026-01-31T12:00:05.000Z",
     "ended_at": "2026-01-31T12:00:20.000Z",
     "hangup_cause": "normal_clearing",
+    "codecs": None,
+    "told_at": None,
     "is_open": False,
     "duration_s": 15.0,
     "packets": 500,
@@ -191,6 +193,10 @@ def test_a_call_is_told_with_its_forks_and_tracks(with_calls, call_id):
             "flowing_at": None,
             "stopped_at": "2026-01-31T12:01:05.000Z",
             "command_id": None,
+            "client_state": None,
+            "attempt": None,
+            "ask": None,
+            "carrier_started_at": None,
         }
     ]
     columns = {"worker": 1, "speech_s": 0.5, "loss_runs": 2, "longest_loss": 2}

@@ -383,8 +383,9 @@ def test_carrier_that_is_not_there_is_a_transport_error():
         async with client(base_url) as control:
             await control.hangup(CALL)
 
-    with pytest.raises(TransportError, match=r"^hangup: no answer from 127\.0\.0\.1: "):
+    with pytest.raises(TransportError) as raised:
         asyncio.run(run())
+    assert str(raised.value) == "hangup: no answer from 127.0.0.1: Connection refused"
 
 
 def test_what_is_not_http_is_an_answer_error():

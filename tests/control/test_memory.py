@@ -35,6 +35,7 @@ def make_call(**what):
         "to": "+18005550100",
         "direction": "incoming",
         "client_state": "YWJj",
+        "codecs": "OPUS,PCMU",
         "state": "answered",
         "started_ns": T0,
         "answered_ns": T0 + S,
@@ -83,10 +84,15 @@ def test_calls_come_back_as_they_were(tmp_path):
         make_fork(Change("flowing", "packet", T0 + S), ask=None),
         make_fork(Change("flowing", "packet", T0 + S), ask="fork_stop"),
         make_fork(way="ports", pair=PortPair(20_000, 20_001), stream_type="decrypted"),
+        make_fork(changes=[Change("requested", "again", T0)], attempt=2, client_state="YWJj"),
+        make_fork(Change("failed", "no_media", T0 + S), ask="fork_stop"),
     ],
-    ids=["requested", "by rule", "started", "flowing", "to be stopped", "with ports"],
-)
-def test_open_forks_come_back_as_they_were(tmp_path, fork):
+    ids=[
+        "requested", "by rule", "started", "flowing", "to be stopped", "with ports", "again",
+        "failed, to be stopped",
+    ],
+)  # fmt: skip
+def test_forks_that_are_not_settled_come_back_as_they_were(tmp_path, fork):
     async def scenario(memory, _):
         memory.keep_fork(fork)
         assert await memory.written()
@@ -96,9 +102,10 @@ def test_open_forks_come_back_as_they_were(tmp_path, fork):
     run(tmp_path, scenario)
 
 
-def test_closed_forks_do_not_come_back(tmp_path):
+def test_settled_forks_do_not_come_back(tmp_path):
     async def scenario(memory, _):
-        memory.keep_fork(make_fork(Change("failed", "no_media", T0 + S)))
+        memory.keep_fork(make_fork(Change("failed", "no_media", T0 + S), ask="fork_stop"))
+        memory.keep_fork(make_fork(Change("failed", "no_media", T0 + S), ask=None))
         assert await memory.written()
         _, forks = await memory.load(T0 + S, 10 * S)
         assert forks == []

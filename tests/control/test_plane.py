@@ -49,7 +49,7 @@ from strep.control.memory import Memory
 from strep.control.plane import ControlPlane
 from strep.control.ports import PortPair
 from strep.control.settings import ControlSettings
-from strep.store import Page
+from strep.store import Page, Store
 
 PORTS = {
     "fork_way": "ports",
@@ -339,6 +339,11 @@ def test_used_up_port_range_refuses_the_fork_and_changes_nothing(tmp_path):
             {"call_control_id": "v3:unknown", "call_leg_id": LEG},
             ForkParameterError,
             f"call_leg_id {LEG} is another call's",
+        ),
+        (
+            {"call_leg_id": UUID(int=7)},
+            ForkParameterError,
+            f"call_leg_id {UUID(int=7)} is not this call's, which has {LEG}",
         ),
         ({"call_control_id": "v3:over"}, CallOverError, "the call is over"),
     ],
@@ -798,6 +803,36 @@ def test_restarted_daemon_goes_on_with_its_forks(tmp_path):
     restarted(tmp_path, before, after, **PORTS | RULE)
 
 
+def test_what_comes_late_after_a_restart_changes_nothing(tmp_path):
+    """Such as a replay: the ids of events are not remembered over it."""
+    other = {"call": "v3:other", "leg": UUID(int=7), "connection_id": "7267"}
+
+    async def before(one):
+        one.tell("call.answered", client_state="YWJj", connection_id="7267")
+        await one.quiet()
+        one.tell("call.fork.started")
+        one.hear()
+        one.tell("call.answered", **other)
+        await one.quiet()
+        one.tell("call.hangup", **other)
+        await one.quiet()
+
+    async def after(one):
+        one.tell("call.initiated", at_ns=T0 - 60 * S, client_state="eHl6")
+        one.tell("call.fork.stopped", at_ns=T0 - 60 * S)
+        one.tell("call.answered", **other)
+        await one.quiet()
+        assert one.carrier.names == ["fork_start", "fork_start"]
+        assert lives(one.plane) == [("flowing", "packet")]
+        facts = one.workers.facts[LEG]
+        assert (facts["state"], facts["client_state"]) == ("answered", "YWJj")
+        await one.memory.written()
+        with Store(one.path, read_only=True) as store:
+            assert store.details(str(UUID(int=7))).overview.call.state == "hangup"
+
+    restarted(tmp_path, before, after, **RULE)
+
+
 def test_restarted_daemon_asks_about_forks_that_bring_nothing(tmp_path):
     async def before(one):
         one.tell("call.answered")
@@ -828,6 +863,31 @@ def test_restarted_daemon_asks_again_for_what_was_in_doubt(tmp_path):
         assert lives(one.plane) == [("stopped", "asked"), ("requested", "asked")]
 
     restarted(tmp_path, before, after)
+
+
+def test_restarted_daemon_stops_a_fork_that_had_failed_and_tries_once_more_as_it_was_asked_for(
+    tmp_path,
+):
+    async def before(one):
+        one.tell("call.answered")
+        await one.plane.start_fork(CALL, client_state="YWJj", codecs="OPUS,PCMU")
+        one.carrier.replies.append(refusal(500, "10000"))
+        await one.wait(10)
+        assert lives(one.plane) == [("failed", "no_media")]
+        assert one.carrier.names == ["fork_start", "fork_stop"]
+
+    async def after(one):
+        await one.quiet()
+        assert one.carrier.names == ["fork_start", "fork_stop", "fork_stop", "fork_start"]
+        assert one.carrier.commands[1] == one.carrier.commands[2]
+        assert {body["client_state"] for _, _, body in one.carrier.commands} == {"YWJj"}
+        assert one.workers.facts[LEG]["codecs"] == "OPUS,PCMU"
+        await one.wait(10)
+        assert [fork.attempt for fork in one.plane.forks()] == [1, 2]
+        assert lives(one.plane) == [("failed", "no_media")] * 2
+        assert len(one.carrier.commands) == 5
+
+    restarted(tmp_path, before, after, retry_forks=1, first_media_timeout_s=10)
 
 
 def test_restarted_daemon_stops_a_fork_whose_ports_it_cannot_have_again(tmp_path):
@@ -925,7 +985,10 @@ class Instantly:
     def put_fork(self, _fork): ...
     def put_track(self, _track): ...
 
-    def open_forks(self):
+    def unsettled_forks(self):
+        return []
+
+    def calls_ended_since(self, _moment_ns):
         return []
 
     def search(self, **_conditions):

@@ -2,18 +2,23 @@
 
 from __future__ import annotations
 
+import asyncio
 import http.client
 import json
 import os
+import queue
+import socket
 import subprocess
 import sys
+import threading
 import time
-from contextlib import closing
+from contextlib import closing, contextmanager, suppress
+from urllib.parse import urlsplit
 
 import pytest
 from carrierprocess import CarrierProcess
 from controlled import answer, controlled, get, leg_of, logs_of, manifests, recorded
-from loopback import DEADLINE_S
+from loopback import DEADLINE_S, free_port
 
 from strep.simulator import difference, expected_audio
 
@@ -93,6 +98,93 @@ def test_forks_in_doubt_are_resolved_and_media_is_received_meanwhile(tmp_path):
     # nothing was carried out twice, and nothing that was under way was lost
     assert len(tracks) == 2 * len(calls)
     assert sum(log.counts()["lost"] for log in logs[0].values()) > 0
+    for leg, each in zip(legs, logs, strict=True):
+        (manifest,) = manifests(tmp_path, leg)
+        samples = recorded(tmp_path, manifest)
+        for direction, log in each.items():
+            assert difference(expected_audio(log), samples[direction]) is None
+
+
+@contextmanager
+def forwarding(port, to):
+    """Let connections to a port of loopback go on to another address."""
+
+    async def pump(reader, writer):
+        try:
+            while piece := await reader.read(65536):
+                writer.write(piece)
+                await writer.drain()
+        finally:
+            writer.close()
+
+    async def connect(*client):
+        server = await asyncio.open_connection(*to)
+        with suppress(OSError):
+            await asyncio.gather(pump(client[0], server[1]), pump(server[0], client[1]))
+
+    async def forward():
+        server = await asyncio.start_server(connect, "127.0.0.1", port)
+        told = asyncio.Event()
+        started.put((asyncio.get_running_loop(), told))
+        await told.wait()
+        server.close()
+
+    started = queue.SimpleQueue()
+    thread = threading.Thread(target=asyncio.run, args=[forward()], daemon=True)
+    thread.start()
+    loop, told = started.get(timeout=DEADLINE_S)
+    try:
+        yield
+    finally:
+        loop.call_soon_threadsafe(told.set)
+        thread.join()
+
+
+def test_carrier_that_refuses_connections_is_asked_again_until_it_is_back(tmp_path):
+    port = free_port(socket.SOCK_STREAM)
+    with (
+        CarrierProcess(tmp_path) as carrier,
+        controlled(
+            tmp_path, carrier, "--reorder-ms", "400",
+            base_url=f"http://127.0.0.1:{port}/v2", command_timeout_s=TIMEOUT_S,
+        ) as serve,
+        serve,
+    ):  # fmt: skip
+        calls = [answer(carrier, number) for number in range(3)]
+        serve.wait_for("strep_events_total{call.answered}", 3)
+        carrier.command("fork_start", calls[0], target=f"udp:{serve.media}")
+        ours = len(carrier.commands())
+        serve.wait_for("strep_tracks_opened_total", 2)
+        for call in calls[1:]:
+            packets = serve.metrics()["strep_packets_total"]
+            status, fork = start_fork(serve, call)
+            assert (status, fork["state"], fork["in_doubt"]) == (202, "requested", True)
+            assert fork["error"] == "fork_start: no answer from 127.0.0.1: Connection refused"
+            serve.wait_for("strep_packets_total", packets + 10)
+        # one is not wanted any more before the carrier has heard of it
+        with closing(http.client.HTTPConnection(serve.http, timeout=DEADLINE_S)) as connection:
+            connection.request("DELETE", f"/v1/forks/{fork['id']}")
+            response = connection.getresponse()
+            document = json.load(response)
+        assert (response.status, document["is_stopping"], document["in_doubt"]) == (202, True, True)
+        base = urlsplit(carrier.base_url)
+        with forwarding(port, (base.hostname, base.port)):
+            serve.wait_for("strep_forks{flowing}", 1)
+            serve.wait_until(
+                lambda: not get(serve, f"/v1/forks/{fork['id']}")["in_doubt"], "it is stopped"
+            )
+            stopped = get(serve, f"/v1/forks/{fork['id']}")
+            assert serve.metrics()["strep_forks_in_doubt"] == 0
+            asked = [each["command"] for each in carrier.commands()[ours:]]
+            for call in calls:
+                carrier.hang_up(call)
+            carrier.drain()
+            serve.wait_until(lambda: serve.metrics()["strep_tracks_open"] == 0, "all is closed")
+            legs = [leg_of(carrier, call) for call in calls[:2]]
+            logs = [logs_of(carrier, call) for call in calls[:2]]
+            assert serve.stop() == 0
+    assert sorted(asked) == ["fork_start", "fork_stop"]
+    assert (stopped["state"], stopped["why"]) == ("stopped", "asked")
     for leg, each in zip(legs, logs, strict=True):
         (manifest,) = manifests(tmp_path, leg)
         samples = recorded(tmp_path, manifest)

@@ -156,6 +156,13 @@ def test_call_of_a_killed_daemon_goes_on_in_a_second_segment(tmp_path, way):
     part = tmp_path / left["recordings"][0]
     assert_beginning_is_recorded(part, logs)
     assert left["reason"] == "interrupted"
+    whose = {key: left["call"][key] for key in ("call_control_id", "from", "to", "fork_id")}
+    assert whose == {
+        "call_control_id": call,
+        "from": "+15550100000",
+        "to": "+15550199999",
+        "fork_id": fork["id"],
+    }
     assert manifest["earlier"] == [
         {
             "recording": part.name,
@@ -231,7 +238,7 @@ def test_call_of_a_killed_worker_goes_on_in_a_second_segment(tmp_path, way):
     assert first["reason"] == "interrupted"
     assert_beginning_is_recorded(tmp_path / first["recordings"][0], logs)
     assert_end_is_recorded(tmp_path, second, logs)
-    assert second["call"]["from"] == "+15550100000"
+    assert [each["call"]["from"] for each in (first, second)] == ["+15550100000"] * 2
     assert [each["recording"] for each in second["earlier"]] == first["recordings"]
     details = stored(tmp_path, leg)
     assert [track.reason for track in details.tracks] == [

@@ -103,9 +103,24 @@ def test_sequence_numbers_wrap():
 
 
 def test_a_dropout_beyond_the_window_is_closed_at_once():
-    bank = Bank().push(*packets(100, 102, 166))
-    assert bank.out == [(100, 0), (102, 1), (166, 63)]
-    assert bank.bank.lost[0] == 64
+    bank = Bank().push(*packets(100, 102, 167))
+    assert bank.out == [(100, 0), (102, 1), (167, 64)]
+    assert bank.bank.lost[0] == 65
+
+
+def test_a_packet_beyond_the_window_closes_no_more_holes_than_leave_room_for_it():
+    bank = Bank().push(*packets(100, 102, 160, 165))
+    # 101 is given up; 103 to 159 and 161 to 164 may come yet
+    assert bank.out == [(100, 0), (102, 1)]
+    bank.push(*(P(sequence=each, arrival_ms=70) for each in (*range(103, 160), 163, 161, 164, 162)))
+    assert bank.sequences == [100, *range(102, 166)]
+    assert (bank.bank.lost[0], bank.bank.held) == (1, 0)
+
+
+def test_a_packet_beyond_the_window_that_is_due_when_room_is_made_waits_no_longer():
+    bank = Bank().push(*packets(100, *range(102, 165), 165))
+    assert bank.out == [(100, 0), (102, 1), *((each, 0) for each in range(103, 166))]
+    assert (bank.bank.lost[0], bank.bank.held) == (1, 0)
 
 
 def test_the_window_is_64_packets():

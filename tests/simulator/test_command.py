@@ -97,7 +97,7 @@ def test_ready_file_has_all_that_a_script_needs(tmp_path):
         (["--change-codec", "1:GSM"], "--change-codec 1:GSM: codec: 'GSM' is not PCMU or PCMA"),
         (["--fault", "dial:9"],
          "--fault dial:9: status: '9' is not a whole number from 400 to 599"),
-        (["--webhook-fault", "x:y"], ("--webhook-fault x:y: kind: 'y' is not late, twice, swapped, "
+        (["--webhook-fault", "*:y"], ("--webhook-fault *:y: kind: 'y' is not late, twice, swapped, "
                                      "bad_signature, stale or lost")),
         (["--http", "x"],
          "--http: 'x' is not HOST:PORT (such as 0.0.0.0:9000 or [::1]:9000, ports 0 to 65535)"),

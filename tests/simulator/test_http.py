@@ -145,6 +145,19 @@ def test_what_is_no_command_is_a_clear_problem(method, path, body, expected):
     assert talk(conversation) == expected
 
 
+def test_what_is_no_http_is_a_problem_in_the_carriers_shape():
+    async def conversation(client):
+        reader, writer = await asyncio.open_connection("127.0.0.1", client.simulator.http.port)
+        writer.write(b"hello\r\n\r\n")
+        head, _, body = (await reader.read()).partition(b"\r\n\r\n")
+        writer.close()
+        return head.split(b"\r\n")[0], json.loads(body)["errors"]
+
+    status, (error,) = talk(conversation)
+    assert status == b"HTTP/1.0 400 Bad Request"
+    assert (error["code"], error["title"]) == ("10015", "Bad Request")
+
+
 def test_wrong_parameter_is_pointed_at():
     async def conversation(client):
         return await client.ask("POST", "/v2/calls", DIAL | {"timeout_secs": 1})

@@ -208,8 +208,12 @@ def impairment(text):
         ("[traffic]\nscenario = 'bsy'\n[scenario.busy]",
          "unknown scenario 'bsy'; did you mean busy?"),
         ("[traffic]\nfork = 'nowhere:1'",
-         "traffic.fork: 'udp:nowhere:1' is not udp:IP:PORT (such as udp:192.0.2.1:9000, ports 1 to 65535)"),  # noqa: E501 -- one line for people
+         "traffic.fork: 'nowhere:1' is not IP:PORT (such as 127.0.0.1:9000, ports 1 to 65535)"),
         ("[[fault]]\nstatus = 200", "fault[0].status: 200 is not a whole number from 400 to 599"),
+        ("[[fault]]\ncommand = 'fork_strat'",
+         "fault[0].command: unknown command 'fork_strat'; did you mean fork_start?"),
+        ("[[webhook_fault]]\nevent = 'call.answer'",
+         "webhook_fault[0].event: unknown event 'call.answer'; did you mean call.answered?"),
         ("[[webhook_fault]]\nkind = 'odd'",
          "webhook_fault[0].kind: 'odd' is not late, twice, swapped, bad_signature, stale or lost"),
     ],
@@ -233,8 +237,8 @@ def test_file_that_is_not_there_is_named():
         (Flag("--loss", ("network", "loss"), "x"), "--loss: 'x' is not a number from 0 to 0.99"),
         (Flag("--hold 5", ("event",), {"kind": "hold", "at_s": "5", "for_s": ""}),
          "--hold 5: for_s: '' is not a number from 0 to 14400"),
-        (Flag("--fault a:b", ("fault",), {"command": "a", "status": "b"}),
-         "--fault a:b: status: 'b' is not a whole number from 400 to 599"),
+        (Flag("--fault dial:b", ("fault",), {"command": "dial", "status": "b"}),
+         "--fault dial:b: status: 'b' is not a whole number from 400 to 599"),
     ],
 )  # fmt: skip
 def test_what_is_wrong_with_a_flag_names_the_flag(flag, message, file):
