@@ -277,6 +277,24 @@ def test_drift_is_told_through_jitter_and_new_sources_but_not_where_they_hide_it
     assert street.close(1).drift_ppm is None
 
 
+def test_drift_of_a_short_call_is_told_to_some_ppm():
+    random = np.random.default_rng(7)
+    rows = range(8)
+    street = Street(*rows)
+    for tick in range(100 * 5):
+        packets = [
+            P(
+                row=row,
+                sequence=100 + k,
+                arrival_ms=20 / (1 + 50e-6) * k + random.uniform(0, 10),
+            )
+            for row in rows
+            for k in range(10 * tick, 10 * tick + 10)
+        ]
+        street.push(*packets).tick(200 * tick + 199)
+    assert [street.close(row).drift_ppm for row in rows] == pytest.approx([50] * 8, abs=12)
+
+
 def test_comfort_noise_is_no_unknown_payload():
     street = Street(0).push(
         P(sequence=100),
