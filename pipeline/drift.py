@@ -1,10 +1,11 @@
 """How fast the senders' clocks run: media time against arrivals, for all tracks at once.
 
-Five times a second, of each track that a frame has come of, two numbers are taken: when that frame's
-end arrived, and how far media time had come beyond that. A line through these points, by least squares,
-rises with the difference of the two clocks. Where the relation of timestamps to arrivals is broken
-(another source, timestamps that jump, a gap between clocks), the points before and behind belong to
-lines of one slope, but of their own height: their sums are taken about their own means and pooled.
+Five times a second, of each track that a frame has come of, two numbers are taken: when that
+frame's end arrived, and how far media time had come beyond that. A line through these points, by
+least squares, rises with the difference of the two clocks. Where the relation of timestamps to
+arrivals is broken (another source, timestamps that jump, a gap between clocks), the points before
+and behind belong to lines of one slope, but of their own height: their sums are taken about their
+own means and pooled.
 
 Nothing is resampled by what comes of it: it is reported.
 """

@@ -210,11 +210,12 @@ def track_entry(
     """Return all that is known of a track, ready for JSON.
 
     `recording`, `channel` and `offset_s` come from the first sink with a recording (None where
-    there is none), `speech` and `speech_levels_dbfs` from the sink `vad`, or else `silero` (empty
-    without them); `dtmf` lists the keys that were pressed, as telephone-events and, where the sink
-    `dtmf` ran, as tones in the audio, each press once. Whatever else the sinks returned stands
-    under their names; `partial` names those that have not heard the whole track, and why. Keys
-    that were pressed while the recording was paused are hidden.
+    there is none, or nothing of this track in it), `speech` and `speech_levels_dbfs` from the sink
+    `vad`, or else `silero` (empty without them); `dtmf` lists the keys that were pressed, as
+    telephone-events and, where the sink `dtmf` ran, as tones in the audio, each press once.
+    Whatever else the sinks returned stands under their names; `partial` names those that have not
+    heard the whole track, and why. Keys that were pressed while the recording was paused are
+    hidden.
 
     `quality` is that of `pipeline.verdict`, `rtcp` that of `pipeline.reports`,
     there where any came, and `timeline` is there once the track is closed.
@@ -268,7 +269,9 @@ def track_entry(
         ],
         "recording": recorded.get("recording"),
         "channel": recorded.get("channel"),
-        "offset_s": recorded["offset_samples"] / summary.sample_rate_hz if recorded else None,
+        "offset_s": recorded["offset_samples"] / summary.sample_rate_hz
+        if "offset_samples" in recorded
+        else None,
         "speech": [[segment["start_s"], segment["end_s"]] for segment in speech],
         "speech_levels_dbfs": [segment["level_dbfs"] for segment in speech],
         "dtmf": merged(

@@ -286,13 +286,14 @@ class WavSink(Sink):
     def close(
         self,
         track: Track,
-        summary: TrackSummary,  # noqa: ARG002 -- the contract's signature
+        summary: TrackSummary,
     ) -> Mapping[str, Any] | Future[Mapping[str, Any] | None] | None:
         """End the track, and its recording when no other track is open in it.
 
-        Returns None for a track without an audio frame, else `recording` and `manifest` (paths),
-        `channel` (`left`, `right`, `mono`) and `offset_samples` (where the track's sample 0 stands
-        in the recording). Where there is something to say, also `files` (of a split recording, see
+        Of a track without an audio frame only the `manifest` is returned, so that it stands there
+        with its key presses or its unknown codec, and None where nothing else is in its recording.
+        Else returns `recording` and `manifest` (paths), `channel` (`left`, `right`, `mono`) and
+        `offset_samples` (where the track's sample 0 stands in the recording). Where there is something to say, also `files` (of a split recording, see
         `Recording.files`), `marks` (see `pipeline.manifest`), `error` (why the recording was cut
         short), `cut_at_s` (it had the longest length that it may have), `late_samples` (those
         for files of a split recording that were finished already), and `not_encoded` (why it is
@@ -313,7 +314,8 @@ class WavSink(Sink):
         if not self._placements:
             self._stages = Stages()  # gives the memory back
         if not placement.has_audio:
-            return None
+            is_told = recording.path is not None and summary.packets > 0
+            return {"manifest": str(recording.manifest)} if is_told else None
         return recording.when_finished(partial(self._results, placement))
 
     def pause(self, call_leg_id: UUID, at_ns: int) -> None:
