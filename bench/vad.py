@@ -4,8 +4,8 @@ Balanced accuracy is the mean of two shares: of the frames of 20 ms that are lab
 those found to be (TPR), and of all others, those found not to be (TNR). A frame is what its middle
 is. Of strep's detectors the segments are judged that a user gets, of webrtcvad its frames, as it
 has no segments. The labelled clips are in the folder `vad` of the one that STREP_MATERIAL names,
-else of ../shared/data; without them only the cost is measured, on the project's own voices. The cost is the CPU time of
-one thread for frames of 20 ms of 1,000 tracks, decoding excluded.
+else of ../shared/data; without them only the cost is measured, on the project's own voices. The
+cost is the CPU time of one thread for frames of 20 ms of 1,000 tracks, decoding excluded.
 """
 
 from __future__ import annotations

@@ -293,9 +293,10 @@ class WavSink(Sink):
         Of a track without an audio frame only the `manifest` is returned, so that it stands there
         with its key presses or its unknown codec, and None where nothing else is in its recording.
         Else returns `recording` and `manifest` (paths), `channel` (`left`, `right`, `mono`) and
-        `offset_samples` (where the track's sample 0 stands in the recording). Where there is something to say, also `files` (of a split recording, see
-        `Recording.files`), `marks` (see `pipeline.manifest`), `error` (why the recording was cut
-        short), `cut_at_s` (it had the longest length that it may have), `late_samples` (those
+        `offset_samples` (where the track's sample 0 stands in the recording). Where there is
+        something to say, also `files` (of a split recording, see `Recording.files`), `marks` (see
+        `pipeline.manifest`), `error` (why the recording was cut short), `cut_at_s` (it had the
+        longest length that it may have), `late_samples` (those
         for files of a split recording that were finished already), and `not_encoded` (why it is
         still WAV) with `instead_of`, the name that it was to have, `missed_at_s` (`[[start, end],
         ...]` of what could not be written, see the class), and `missed_until_s` (there was
