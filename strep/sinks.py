@@ -53,6 +53,17 @@ def write_manifests(
             add_track(path, track, summary, results, call=call, earlier=earlier)
 
 
+def recorded_files(results: Results) -> list[str]:
+    """Return the paths of all files that a track was recorded in, those of split recordings too."""
+    paths: list[str] = []
+    for result in results.values():
+        if "recording" in result:
+            first = Path(result["recording"])
+            files = result.get("files") or [{"recording": first.name}]
+            paths += [str(first.with_name(each["recording"])) for each in files]
+    return paths
+
+
 def complete_manifest(path: Path, earlier: Sequence[Mapping[str, Any]]) -> None:
     """Name earlier recordings in a manifest that was written before; see `add_earlier`."""
     add_earlier(path, earlier)
