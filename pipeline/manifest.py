@@ -217,8 +217,8 @@ def track_entry(
     heard the whole track, and why. Keys that were pressed while the recording was paused are
     hidden.
 
-    `quality` is that of `pipeline.verdict`, `rtcp` that of `pipeline.reports`,
-    there where any came, and `timeline` is there once the track is closed.
+    `quality` is that of `pipeline.verdict`, `rtcp` that of `pipeline.reports` and `changes` those
+    of `pipeline.changes`, there where any came, and `timeline` is there once the track is closed.
     """
     recorder = next((name for name, result in results.items() if "manifest" in result), None)
     recorded = results[recorder] if recorder else {}
@@ -279,6 +279,8 @@ def track_entry(
         ),
         "dtmf_dropped": summary.telephone_events_dropped + in_band.get("dtmf_dropped", 0),
     }
+    if summary.changes:
+        entry["changes"] = [each.as_json(summary.sample_rate_hz) for each in summary.changes]
     if summary.timeline is not None:
         entry["timeline"] = summary.timeline.as_json()
     if summary.rtcp is not None:
