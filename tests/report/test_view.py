@@ -251,7 +251,7 @@ NONSENSE = (
     None, True, -1, 10**400, 1e308, NAN, float("inf"), "", "x" * 10_000, "2026-01-31", "9999-99",
     [], [[]], [[1, "a"], [3, 2], [NAN, 4], [1, 2, 3], None, [1, 2]], [1, None, "2", 3.5], {},
     {"mos": "x"}, "0001-01-01T00:00:00+23:00",
-    [{"kind": 3, "at_s": 1}, {"kind": "codec", "at_s": 1, "codec": []}], ["PCMU", 7, None, "x" * 999],
+    [{"kind": 3, "at_s": 1}, {"kind": "codec", "at_s": 1, "codec": []}], ["PCMU", 7, "x" * 999],
     [{"digit": 1, "start_s": "x"}, {"digit": [], "start_s": 1}, {"kind": "paused", "at_s": 1}, 7],
     {"interval_s": 0}, {"interval_s": 1, "lost": 5, "packets": [-1], "jitter_ms": [None, "x", NAN]},
     {"started_at": "no", "talk_over": [[1], [2, 3]], "silence": {}}, {"number": 1, "began": []},
