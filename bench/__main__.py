@@ -87,14 +87,14 @@ def _run(benchmark: Benchmark, arguments: argparse.Namespace) -> None:
         out.print(table)
         out.print()
     for note in report.notes:
-        out.print(f"note: {note}", style="yellow", highlight=False, soft_wrap=True)
+        out.print(f"note: {note}", style="yellow", markup=False, highlight=False, soft_wrap=True)
     if arguments.json:
         report.write(arguments.json / f"{benchmark.name}.json")
     if arguments.plots:
         try:
             plot(benchmark, report, arguments.plots / f"{benchmark.name}.png")
         except PlotError as error:
-            err.print(f"note: {error}", style="yellow", highlight=False)
+            err.print(f"note: {error}", style="yellow", markup=False, highlight=False)
 
 
 def _parser() -> argparse.ArgumentParser:

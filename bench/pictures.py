@@ -6,7 +6,7 @@ Nothing is read but the two voices that ship with strep; all that is random has 
 
 from __future__ import annotations
 
-import sys
+import argparse
 import time
 from collections import defaultdict
 from io import BytesIO
@@ -420,8 +420,14 @@ PICTURES: Mapping[str, tuple[Callable[[Figure], list[str]], tuple[float, float]]
 }
 
 
-def main(arguments: Sequence[str]) -> None:
-    folder = Path(arguments[0] if arguments else "docs")
+def main(arguments: Sequence[str] | None = None) -> None:
+    parser = argparse.ArgumentParser(
+        prog="python -m bench.pictures", description="Draw the pictures of docs/audio.md."
+    )
+    parser.add_argument(
+        "folder", type=Path, nargs="?", default=Path("docs"), metavar="DIR", help="where to"
+    )
+    folder: Path = parser.parse_args(arguments).folder
     folder.mkdir(parents=True, exist_ok=True)
     for name, (draw, inches) in PICTURES.items():
         with rc_context(STYLE):
@@ -439,4 +445,4 @@ def main(arguments: Sequence[str]) -> None:
 
 
 if __name__ == "__main__":
-    main(sys.argv[1:])
+    main()

@@ -3,9 +3,9 @@
 Balanced accuracy is the mean of two shares: of the frames of 20 ms that are labelled as speech,
 those found to be (TPR), and of all others, those found not to be (TNR). A frame is what its middle
 is. Of strep's detectors the segments are judged that a user gets, of webrtcvad its frames, as it
-has no segments. The labelled clips are in the folder `vad` of the one that STREP_MATERIAL names;
-without them only the cost is measured, on the project's own voices. The cost is the CPU time of
-one thread for frames of 20 ms of 1,000 tracks, decoding excluded.
+has no segments. The labelled clips are in the folder `vad` of the one that STREP_MATERIAL names,
+else of ../shared/data; without them only the cost is measured, on the project's own voices. The
+cost is the CPU time of one thread for frames of 20 ms of 1,000 tracks, decoding excluded.
 """
 
 from __future__ import annotations
@@ -48,6 +48,7 @@ TRACKS = 1000
 SECONDS, QUICK_SECONDS = 4.0, 1.0
 ROUNDS, QUICK_ROUNDS = 5, 2
 WEBRTC_MODES = (0, 1, 2, 3)
+MATERIAL = Path(__file__).parents[2] / "shared" / "data"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +62,7 @@ class Clip:
 def run(context: Context) -> Report:
     seconds = context.seconds or (QUICK_SECONDS if context.quick else SECONDS)
     rounds = context.rounds or (QUICK_ROUNDS if context.quick else ROUNDS)
-    folder = Path(os.environ.get("STREP_MATERIAL", "")) / "vad"
+    folder = Path(os.environ.get("STREP_MATERIAL", MATERIAL)) / "vad"
     report = Report(
         "vad", [], {"tracks": TRACKS, "seconds": seconds, "rounds": rounds, "frame_ms": 20}
     )

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pipeline.changes import Change
     from pipeline.codecs import Codec
     from pipeline.keypress import KeyPress
 
@@ -402,6 +403,8 @@ class TrackSummary:
     """(position in samples, samples) of each stretch of these, the first 1,000 of them."""
     comfort_noise_samples: int = 0
     """Samples of comfort noise made for pauses, another part."""
+    changes: tuple[Change, ...] = ()
+    """Other sources, other codecs and holds in its midst, the first 100 of them."""
 
     @property
     def expected(self) -> int:

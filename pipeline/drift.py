@@ -1,10 +1,11 @@
 """How fast the senders' clocks run: media time against arrivals, for all tracks at once.
 
-Once a second, of each track that a frame has come of, two numbers are taken: when that frame's end
-arrived, and how far media time had come beyond that. A line through these points, by least squares,
-rises with the difference of the two clocks. Where the relation of timestamps to arrivals is broken
-(another source, timestamps that jump, a gap between clocks), the points before and behind belong to
-lines of one slope, but of their own height: their sums are taken about their own means and pooled.
+Five times a second, of each track that a frame has come of, two numbers are taken: when that
+frame's end arrived, and how far media time had come beyond that. A line through these points, by
+least squares, rises with the difference of the two clocks. Where the relation of timestamps to
+arrivals is broken (another source, timestamps that jump, a gap between clocks), the points before
+and behind belong to lines of one slope, but of their own height: their sums are taken about their
+own means and pooled.
 
 Nothing is resampled by what comes of it: it is reported.
 """
@@ -22,13 +23,13 @@ if TYPE_CHECKING:
 
     from pipeline.playout import Playout
 
-INTERVAL_NS = 1_000_000_000
+INTERVAL_NS = 200_000_000
 MIN_SPAN_S = 10.0
 """Shorter tracks say nothing of their clock."""
-MAX_ERROR_PPM = 25.0
+MAX_ERROR_PPM = 15.0
 """Standard error of the slope beyond which it is not told: jitter hides it."""
 JUMP_S = 0.2
-"""Points that far apart in height are not of one line: no clock drifts so in a second."""
+"""Points that far apart in height are not of one line: no clock drifts so in a moment."""
 
 
 class Drift(RowState):

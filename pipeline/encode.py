@@ -1,4 +1,4 @@
-"""Linear samples to a codec's own payload: for audio that is made here for a track."""
+"""Linear samples to a codec's own payload: for audio that is made here, or put into another law."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ _ENCODERS = {"PCMU": audioop.lin2ulaw, "PCMA": audioop.lin2alaw}
 
 
 def encode(codec: Codec, pcm: NDArray[np.int16]) -> NDArray[np.uint8]:
-    """Return samples (n, samples) as payloads of a codec, (n, bytes) uint8, C-contiguous.
+    """Return samples (..., samples) as payloads of a codec, (..., bytes) uint8, C-contiguous.
 
     G.711 codes (ITU-T G.711) where the codec has them, else the samples as little-endian int16.
     """

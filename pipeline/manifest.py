@@ -232,14 +232,15 @@ def track_entry(
     """Return all that is known of a track, ready for JSON.
 
     `recording`, `channel` and `offset_s` come from the first sink with a recording (None where
-    there is none), `speech` and `speech_levels_dbfs` from the sink `vad`, or else `silero` (empty
-    without them); `dtmf` lists the keys that were pressed, as telephone-events and, where the sink
-    `dtmf` ran, as tones in the audio, each press once. Whatever else the sinks returned stands
-    under their names; `partial` names those that have not heard the whole track, and why. Keys
-    that were pressed while the recording was paused are hidden.
+    there is none, or nothing of this track in it), `speech` and `speech_levels_dbfs` from the sink
+    `vad`, or else `silero` (empty without them); `dtmf` lists the keys that were pressed, as
+    telephone-events and, where the sink `dtmf` ran, as tones in the audio, each press once.
+    Whatever else the sinks returned stands under their names; `partial` names those that have not
+    heard the whole track, and why. Keys that were pressed while the recording was paused are
+    hidden.
 
-    `quality` is that of `pipeline.verdict`, `rtcp` that of `pipeline.reports`,
-    there where any came, and `timeline` is there once the track is closed.
+    `quality` is that of `pipeline.verdict`, `rtcp` that of `pipeline.reports` and `changes` those
+    of `pipeline.changes`, there where any came, and `timeline` is there once the track is closed.
     """
     recorder = next((name for name, result in results.items() if "manifest" in result), None)
     recorded = results[recorder] if recorder else {}
@@ -290,7 +291,9 @@ def track_entry(
         ],
         "recording": recorded.get("recording"),
         "channel": recorded.get("channel"),
-        "offset_s": recorded["offset_samples"] / summary.sample_rate_hz if recorded else None,
+        "offset_s": recorded["offset_samples"] / summary.sample_rate_hz
+        if "offset_samples" in recorded
+        else None,
         "speech": [[segment["start_s"], segment["end_s"]] for segment in speech],
         "speech_levels_dbfs": [segment["level_dbfs"] for segment in speech],
         "dtmf": merged(
@@ -298,6 +301,8 @@ def track_entry(
         ),
         "dtmf_dropped": summary.telephone_events_dropped + in_band.get("dtmf_dropped", 0),
     }
+    if summary.changes:
+        entry["changes"] = [each.as_json(summary.sample_rate_hz) for each in summary.changes]
     if summary.timeline is not None:
         entry["timeline"] = summary.timeline.as_json()
     if summary.rtcp is not None:

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from pipeline.block import CloseReason, Event, Track, TrackSummary
+from pipeline.changes import Change, Changes
 from pipeline.codecs import CLOCK_RATES_HZ
 from pipeline.comfort import COMFORT_NOISE
 from pipeline.decoders import Decoded, Decoders
@@ -137,10 +138,11 @@ class Pipeline:
         """Of the tracks that were closed."""
         self.mouth_to_ear_ms = mouth_to_ear_ms
         self.drift = Drift()
+        self.changes = Changes()
         self.filling: Filling | None = None
         if (concealment, comfort_noise) != ("silence", "silence"):
             self.filling = Filling(concealment=concealment, comfort_noise=comfort_noise)
-        self._states = [self.playout, self.statistics, self.drift]
+        self._states = [self.playout, self.statistics, self.drift, self.changes]
         if self.filling is not None:
             self._states.append(self.filling)
         self._on_segment = on_segment
@@ -294,6 +296,7 @@ class Pipeline:
             comfort_noise_samples=0 if filling is None else int(filling.noise_samples[row]),
             codec=codecs.most_common(1)[0][0] if codecs else no_codec,
             undecoded=decoders.undecoded(row),
+            changes=self.changes.of(row),
         )
 
     def is_fed_by(self, row: int, ssrc: int) -> bool:
@@ -350,9 +353,14 @@ class Pipeline:
         for part in released:
             if part.restarted:
                 packets = part.packets
-                ssrcs = self._ssrcs[int(packets.rows[0])]
-                if ssrcs[-1] != packets.ssrc[0]:
-                    ssrcs.append(int(packets.ssrc[0]))
+                row, ssrc = int(packets.rows[0]), int(packets.ssrc[0])
+                position = self.playout.position(row, None, int(packets.arrival_ns[0]))
+                ssrcs = self._ssrcs[row]
+                if ssrcs[-1] == ssrc:
+                    self.changes.note(row, Change(position, "restart"))
+                else:
+                    self.changes.note(row, Change(position, "source", f"{ssrc:#010x}"))
+                    ssrcs.append(ssrc)
                     del ssrcs[:-MAX_SSRCS]
                 self.statistics.restart(packets.rows)
                 self.statistics.update(packets)
@@ -370,6 +378,7 @@ class Pipeline:
 
     def _write(self, blocks: Iterable[AudioBlock]) -> None:
         for block in blocks:
+            self.changes.hear(block)
             if self.filling is not None:
                 for filler in self.filling.fill(block):
                     self.dispatcher.write(filler)
@@ -437,8 +446,9 @@ class Pipeline:
 
     def _realigned(self, row: int, samples: int) -> None:
         """Say that a sender's timestamps had stood still for so long."""
-        gap_s = samples / int(self.playout.rate_hz[row])
-        self._emit("track_realigned", self.tracks[row], {"gap_s": round(gap_s, 3)})
+        gap_s = round(samples / int(self.playout.rate_hz[row]), 3)
+        self.changes.note(row, Change(int(self.playout.end[row]), "hold", gap_s))
+        self._emit("track_realigned", self.tracks[row], {"gap_s": gap_s})
 
     def _emit(self, kind: str, track: Track, data: dict[str, object]) -> None:
         self.dispatcher.emit(

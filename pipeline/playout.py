@@ -14,7 +14,7 @@ crystal is wrong).
   to MAX_STEP_BACK_S; they overlap what was there.
 - A frame that is not believed, or begins a new sequence, stands as far behind the frame before
   as it arrived behind it.
-- A frame that comes after a pause, and then more than MOST_LATE_S late, waits for a fifth of a
+- A frame that comes after a pause, and then more than MOST_LATE_S late, waits for half a
   second. If others follow in a burst, the network had stalled, and the timestamps are right. If
   they follow at the pace of speech, the sender had stopped, and its timestamps with it (a hold):
   then the frame stands where its arrival says, behind the silence that they have not told. (What
@@ -54,7 +54,7 @@ DEFAULT_MAX_AHEAD_S = 2.0
 MOST_LATE_NS = 1_000_000_000
 PAUSE_NS = 500_000_000
 """Nothing that came sooner after the frame before comes after a pause."""
-VERDICT_NS = 200_000_000
+VERDICT_NS = 500_000_000
 """How long a frame that comes far too late waits for what follows it."""
 CATCH_UP_NS = 200_000_000
 """By so much less late than the first is a frame that belongs to a burst."""

@@ -180,21 +180,16 @@ class Statistics(RowState):
             if payload_type == packets.payload_type[i]:
                 ns_per_unit[i] = unit_ns
 
-    @property
-    def jitter_packets(self) -> NDArray[np.int64]:
-        """(rows,) int64: how many values `jitter_sum_ns` adds up."""
-        clocked = self.payload_types[:, self._ns_per_unit > 0].sum(axis=1, dtype=np.int64)
-        for row, (payload_type, _) in self._learnt.items():
-            clocked[row] += self.payload_types[row, payload_type]
-        values: NDArray[np.int64] = clocked - self.uncompared
-        return values
-
-    def jitter_mean_ns(self, row: int) -> float:
-        """Return the mean of the jitter over one track's packets."""
+    def jitter_packets(self, row: int) -> int:
+        """Return how many values `jitter_sum_ns` adds up for one track."""
         clocked = int(self.payload_types[row, self._ns_per_unit > 0].sum())
         if row in self._learnt:
             clocked += int(self.payload_types[row, self._learnt[row][0]])
-        return float(self.jitter_sum_ns[row]) / max(1, clocked - int(self.uncompared[row]))
+        return clocked - int(self.uncompared[row])
+
+    def jitter_mean_ns(self, row: int) -> float:
+        """Return the mean of the jitter over one track's packets."""
+        return float(self.jitter_sum_ns[row]) / max(1, self.jitter_packets(row))
 
     def clock_rate_hz(self, row: int) -> int:
         """Return the rate of a track's RTP clock, by the payload type of most packets; or 8000."""

@@ -10,7 +10,7 @@ from pipeline.manifest import track_entry
 from pipeline.playout import DEFAULT_MAX_GAP_S
 from strep.receive.capture import CaptureReader
 from strep.receive.receiver import Receiver
-from strep.sinks import write_manifests
+from strep.sinks import recorded_files, write_manifests
 from strep.wire import PacketBatch
 from strep.wire.batch import LARGE_SLOT_BYTES
 
@@ -45,6 +45,8 @@ class Report:
     """One sentence where the capture ends in the middle; what came before was analysed."""
     tracks: list[dict[str, Any]] = field(default_factory=list)
     """One entry per track, in the order in which they began; see `pipeline.manifest`."""
+    recordings: list[str] = field(default_factory=list)
+    """Paths of all files that were recorded, each once."""
 
     def as_json(self) -> dict[str, Any]:
         """Return the report for `json.dump`."""
@@ -54,6 +56,7 @@ class Report:
             "rtcp": {k: n for k, n in self.rtcp.items() if n},
             "skipped": self.skipped,
             "cut": self.cut,
+            "recordings": self.recordings,
             "tracks": self.tracks,
         }
 
@@ -78,9 +81,11 @@ def analyze(
     `SinkError`.
     """
     closed: list[tuple[Track, dict[str, Any]]] = []
+    recordings: set[str] = set()
 
     def on_closed(track: Track, summary: TrackSummary, results: Results) -> None:
         write_manifests(track, summary, results)
+        recordings.update(recorded_files(results))
         closed.append((track, track_entry(track, summary, results)))
 
     dispatcher = Dispatcher(sinks, on_closed=on_closed, wait_when_full=True)
@@ -118,4 +123,5 @@ def analyze(
         skipped=dict(reader.skipped),
         cut=reader.cut,
         tracks=[entry for _, entry in closed],
+        recordings=sorted(recordings),
     )

@@ -97,6 +97,6 @@ def _entry(file: _File, track: StoredTrack) -> dict[str, Any] | None:
             if entry["direction"] == track.direction and (
                 is_guess or entry["started_at"] == opened_at
             ):
-                recording = str(manifest.with_name(entry["recording"]))
+                recording = entry["recording"] and str(manifest.with_name(entry["recording"]))
                 return {**entry, "recording": recording, "manifest": str(manifest)}
     return None

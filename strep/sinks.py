@@ -66,6 +66,17 @@ def write_manifests(
     return failed
 
 
+def recorded_files(results: Results) -> list[str]:
+    """Return the paths of all files that a track was recorded in, those of split recordings too."""
+    paths: list[str] = []
+    for result in results.values():
+        if "recording" in result:
+            first = Path(result["recording"])
+            files = result.get("files") or [{"recording": first.name}]
+            paths += [str(first.with_name(each["recording"])) for each in files]
+    return paths
+
+
 def complete_manifest(
     path: Path,
     *,

@@ -93,6 +93,25 @@ def test_analyze_prints_json(capsys, capture, tmp_path):
     assert len(list((tmp_path / "out").glob("*.json"))) == 1
 
 
+def test_analyze_names_all_files_of_a_recording_that_is_split(capsys, capture, tmp_path):
+    options = ("--out", tmp_path / "out", "--sink", "wav:split_s=1")
+    code, out, _ = strep(capsys, "analyze", capture, *options)
+    assert code == 0
+    named = [line for line in out.splitlines() if line.startswith("recording: ")]
+    files = sorted((tmp_path / "out").glob("*.wav"))
+    assert len(files) == 2
+    assert named == [f"recording: {path}" for path in files]
+
+
+def test_analyze_tells_what_it_cannot_decode_for_want_of_a_payload_type(capsys, tmp_path):
+    packets = [rtp(bytes(60), sequence=n, timestamp=960 * n, payload_type=96) for n in range(10)]
+    path = tmp_path / "opus.pcap"
+    path.write_bytes(pcap([(i * 20_000_000, ethernet(datagram(p))) for i, p in enumerate(packets)]))
+    code, out, _ = strep(capsys, "analyze", path)
+    assert code == 0
+    assert "inbound: 10 packets of no known codec, payload types 96; see --payload-types" in out
+
+
 @pytest.fixture
 def keyed(tmp_path):
     """Return a capture of 0.4 s of silence, the key 5 as an event, and the key 7 in the audio."""

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import json
 from uuid import UUID
 
 import pytest
@@ -51,6 +52,19 @@ def test_recording_that_was_finished_unheard_tells_all_by_its_manifest(tmp_path)
     assert track.manifest == str(tmp_path / f"{NAME.format(1)}.json")
     assert (track.worker, track.opened_ns) == (3, T0_NS + 1250 * MS)
     assert track.entry["recording"] == track.recording
+
+
+def test_side_without_audio_is_told_by_the_manifest_of_the_other(tmp_path):
+    recorder = Recorder(tmp_path)
+    recorder.receive(CALL, "inbound", "outbound", at_ms=1250, packets=20)
+    recorder.receiver.stop()
+    path = tmp_path / f"{NAME.format(1)}.json"
+    manifest = json.loads(path.read_text())
+    silent = next(each for each in manifest["tracks"] if each["direction"] == "outbound")
+    silent["recording"] = None
+    path.write_text(json.dumps(manifest))
+    (track,) = find_recordings([tmp_path], [interrupted("outbound", at_ms=1250)])
+    assert (track.reason, track.recording, track.manifest) == ("end", None, str(path))
 
 
 def test_earlier_recordings_of_the_same_call_are_not_taken_for_it(tmp_path):

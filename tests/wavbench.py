@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 from concurrent.futures import Future
+from types import SimpleNamespace
 from uuid import UUID
 
 import numpy as np
@@ -79,7 +80,7 @@ def recording(directory, **options):
 
 def close(sink, *tracks):
     """Close tracks; return their results when they are there."""
-    results = [sink.close(track, None) for track in tracks]
+    results = [sink.close(track, SimpleNamespace(packets=0)) for track in tracks]
     return [each.result(10) if isinstance(each, Future) else each for each in results]
 
 

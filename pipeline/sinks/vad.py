@@ -54,7 +54,7 @@ class VadSink(SpeechSink):
         pad_ms: float = 100.0,
         threshold_db: float = 15.0,
         voiced_db: float = 2.5,
-        minimum_dbfs: float = -76.0,
+        minimum_dbfs: float = -84.0,
         floor_ms: float = 4000.0,
         max_segments: int = 10_000,
     ) -> None:

@@ -15,7 +15,6 @@ import errno
 import logging
 import os
 import tempfile
-import warnings
 import zlib
 from dataclasses import dataclass
 from functools import partial
@@ -26,6 +25,7 @@ import numpy as np
 
 from pipeline.block import Event
 from pipeline.codecs import PCMA, PCMU
+from pipeline.encode import encode
 from pipeline.sinks.base import Sink, SinkError
 from pipeline.sinks.encoding import FORMATS, check_format
 from pipeline.sinks.filenames import FileNames
@@ -47,10 +47,6 @@ if TYPE_CHECKING:
     from pipeline.codecs import G711, Codec
     from pipeline.sinks.wavfile import SampleFormat, WavFile
 
-with warnings.catch_warnings():
-    warnings.simplefilter("ignore", DeprecationWarning)
-    import audioop
-
 _logger = logging.getLogger("pipeline.wav")
 
 FIRST_ROOMS = 48
@@ -62,12 +58,7 @@ _LINEAR = len(_LAWS)
 """The number that stands for linear samples where there are laws' numbers."""
 _NUMBERS: Mapping[Codec, int] = {law: number for number, law in enumerate(_LAWS)}
 _LAW_FORMATS = (MULAW, ALAW)
-_TO_LAW = (audioop.lin2ulaw, audioop.lin2alaw)
-_ALL_CODES = bytes(range(256))
-_TO_OTHER_LAW = (
-    np.frombuffer(audioop.lin2alaw(audioop.ulaw2lin(_ALL_CODES, 2), 2), np.uint8),
-    np.frombuffer(audioop.lin2ulaw(audioop.alaw2lin(_ALL_CODES, 2), 2), np.uint8),
-)
+_TO_OTHER_LAW = (encode(PCMA, PCMU.table), encode(PCMU, PCMA.table))
 _CHANNELS: Mapping[DirectionName, int] = {"inbound": 0, "outbound": 1}
 _CHANNEL_NAMES = ("left", "right")
 _LEAST_SPLIT_S = 1.0
@@ -285,15 +276,17 @@ class WavSink(Sink):
     def close(
         self,
         track: Track,
-        summary: TrackSummary,  # noqa: ARG002 -- the contract's signature
+        summary: TrackSummary,
     ) -> Mapping[str, Any] | Future[Mapping[str, Any] | None] | None:
         """End the track, and its recording when no other track is open in it.
 
-        Returns None for a track without an audio frame, else `recording` and `manifest` (paths),
-        `channel` (`left`, `right`, `mono`) and `offset_samples` (where the track's sample 0 stands
-        in the recording). Where there is something to say, also `files` (of a split recording, see
-        `Recording.files`), `marks` (see `pipeline.manifest`), `error` (why the recording was cut
-        short), `cut_at_s` (it had the longest length that it may have), `late_samples` (those
+        Of a track without an audio frame only the `manifest` is returned, so that it stands there
+        with its key presses or its unknown codec, and None where nothing else is in its recording.
+        Else returns `recording` and `manifest` (paths), `channel` (`left`, `right`, `mono`) and
+        `offset_samples` (where the track's sample 0 stands in the recording). Where there is
+        something to say, also `files` (of a split recording, see `Recording.files`), `marks` (see
+        `pipeline.manifest`), `error` (why the recording was cut short), `cut_at_s` (it had the
+        longest length that it may have), `late_samples` (those
         for files of a split recording that were finished already), and `not_encoded` (why it is
         still WAV) with `instead_of`, the name that it was to have, `missed_at_s` (`[[start, end],
         ...]` of what could not be written, see the class), and `missed_until_s` (there was
@@ -312,7 +305,8 @@ class WavSink(Sink):
         if not self._placements:
             self._stages = Stages()  # gives the memory back
         if not placement.has_audio:
-            return None
+            is_told = recording.path is not None and summary.packets > 0
+            return {"manifest": str(recording.manifest)} if is_told else None
         return recording.when_finished(partial(self._results, placement))
 
     def pause(self, call_leg_id: UUID, at_ns: int) -> None:
@@ -627,8 +621,7 @@ class WavSink(Sink):
         samples: NDArray[Any] = np.concatenate(run.frames)
         law = placement.recording.law
         if self._format_of(placement.recording) is not PCM16:
-            codes = _TO_LAW[law or 0](samples.astype(np.int16).tobytes(), 2)
-            samples = np.frombuffer(codes, np.uint8)
+            samples = encode(_LAWS[law or 0], samples.astype(np.int16))
         return _part(placement.channel, run.start + placement.offset_samples, samples)
 
     def _look_at_disk(self) -> None:

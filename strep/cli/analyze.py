@@ -110,14 +110,18 @@ def _print_report(report: Report) -> None:
     else:
         out.print("no audio tracks")
     for track in report.tracks:
+        side = f"{str(track['call_leg_id'])[:8]} {track['leg']} {track['direction']}"
         if track["dtmf"]:
             digits = "".join(press["digit"] for press in track["dtmf"])
-            side = f"{str(track['call_leg_id'])[:8]} {track['leg']} {track['direction']}"
             out.print(f"keys pressed: {side}: {digits}", highlight=False, soft_wrap=True)
+        if "unknown" in track["codecs"]:
+            types = ", ".join(track["payload_types"])
+            says = f"{track['unknown_payload']} packets of no known codec, payload types {types}"
+            out.print(f"no audio: {side}: {says}; see --payload-types", soft_wrap=True)
     counts = ", ".join(f"{n} {reason}" for reason, n in report.datagrams.items() if n)
     out.print(f"datagrams: {counts or 'none'}", highlight=False)
     if report.skipped:
         counts = ", ".join(f"{n} {reason}" for reason, n in report.skipped.items())
         out.print(f"other frames: {counts}", highlight=False)
-    for recording in sorted({t["recording"] for t in report.tracks if t["recording"]}):
+    for recording in report.recordings:
         out.print(f"recording: {recording}", highlight=False, soft_wrap=True)

@@ -40,7 +40,7 @@ class CaptureReader:
     layer that is known (of a pcapng file this is known at its end, so `read` raises it).
     """
 
-    def __init__(self, path: Path, *, window_ns: int = 1_000_000_000) -> None:
+    def __init__(self, path: Path, *, window_ns: int = 200_000_000) -> None:
         self.exhausted = False
         """Whether all has been read; known at the latest when `read` returns 0."""
         self.datagrams = 0

@@ -304,13 +304,14 @@ class Timeline {
       if (x !== before) marks += `M${x} ${BASE + 1}V${WAVE}`;
       before = x;
     }
+    const unlisted = this.boxes(lane.lost_unlisted, BASE + 4, WAVE - BASE - 4);
     const paused = this.boxes(view.paused, 8, BASE - 8);
     const concealed = this.boxes(lane.concealed, 8, BASE - 8);
     wave.append(
       hatch(), s("path", { class: "ground", d: tracks.path }), s("path", { class: "speech", d: speech.path }), s("path", { class: "filled", d: concealed.path }),
       s("line", { class: "zero", x1: 0, x2: width, y1: middle, y2: middle }),
       s("g", { transform: "translate(0 8)" }, s("path", { class: "peak", d: paths.peak }), s("path", { class: "body", d: paths.body })),
-      s("path", { class: "spoken", d: spoken.path }), s("path", { class: "lostmark", d: marks }),
+      s("path", { class: "spoken", d: spoken.path }), s("path", { class: "lostmark", d: marks }), s("path", { class: "lostsome", d: unlisted.path }),
       s("path", { class: "pausebox", d: paused.path }),
     );
     for (const [a, b] of view.paused) {
@@ -321,6 +322,9 @@ class Timeline {
       if (track.start_s < this.from || track.start_s > this.to) continue;
       const x = this.x(track.start_s);
       wave.append(s("line", { class: "cut", x1: x, x2: x, y1: 8, y2: BASE }), s("text", { class: "cuttext", x: x + 4, y: 19 }, "new segment"));
+    }
+    for (const { at_s: at } of lane.changes) {
+      if (at >= this.from && at <= this.to) wave.append(s("line", { class: "cut", x1: this.x(at), x2: this.x(at), y1: 8, y2: BASE }));
     }
     const keys = lane.dtmf.filter((key) => key.at_s >= this.from && key.at_s <= this.to);
     // keys that are too close for a box of their own share one
@@ -339,7 +343,7 @@ class Timeline {
     }
     mark(wave, { lane: lane.direction, waveColumns: paths.columns, speech: speech.drawn, lost, concealed: concealed.drawn, dtmf: keys.length, paused: paused.drawn });
     wave.setAttribute("role", "img");
-    wave.setAttribute("aria-label", `${NAMES[lane.direction]}: waveform, ${some(lane.speech.length, "stretch", "stretches")} of speech, ${some(lane.lost.length, "place")} with lost packets, ${some(lane.dtmf.length, "key press", "key presses")}`);
+    wave.setAttribute("aria-label", `${NAMES[lane.direction]}: waveform, ${some(lane.speech.length, "stretch", "stretches")} of speech, ${some(lane.lost_places, "place")} with lost packets, ${some(lane.dtmf.length, "key press", "key presses")}`);
     if (net) this.drawNet(lane, net);
   }
   drawNet(lane, svg) {
@@ -568,7 +572,7 @@ function tiles(view) {
     all.push(tile("Speech quality (MOS)", view.mos.toFixed(1), "of 5", h("span", { class: `word ${view.grade}` }, say)));
   }
   if (isNumber(view.loss_ratio)) {
-    const places = total(lanes.map((lane) => lane.lost.length));
+    const places = total(lanes.map((lane) => lane.lost_places));
     const say = view.lost_packets ? `${some(view.lost_packets, "packet")}${places ? ` at ${some(places, "place")}` : ""}` : `all ${grouped(view.packets)} packets came`;
     all.push(tile("Lost on the way", percent(view.loss_ratio), "", say));
   }
@@ -613,6 +617,7 @@ function legend(view, chart) {
     view.talk_over.length > 0 && item(swatch(s("rect", { class: "over", x: 0, y: 2, width: 16, height: 8 })), "both speak"),
     view.silence.length > 0 && item(swatch(s("rect", { class: "mute", x: 0, y: 4, width: 16, height: 5 })), "nobody speaks"),
     has("lost") && item(swatch(s("path", { class: "lostmark", d: "M4 1V11M8 1V11" })), "lost packets"),
+    has("changes") && item(swatch(s("line", { class: "cut", x1: 8, x2: 8, y1: 0, y2: 12 })), "change of source or codec"),
     has("concealed") && item(swatch(s("rect", { class: "filled", x: 2, y: 0, width: 4, height: 12 }), s("rect", { class: "filled", x: 10, y: 0, width: 3, height: 12 })), "made up for them"),
     has("dtmf") && item(swatch(s("rect", { class: "keybox", x: 2, y: 0, width: 12, height: 12, rx: 3 })), "key press"),
     view.paused.length > 0 && item(swatch(s("rect", { class: "pausebox", x: 0.5, y: 0.5, width: 15, height: 11 })), "recording paused"),
@@ -627,7 +632,7 @@ function figures(view) {
   const sum = (lane, name) => { const all = lane.tracks.map((t) => t[name]).filter(isNumber); return all.length ? total(all) : null; };
   const texts = (lane, name) => [...new Set(lane.tracks.map((t) => t[name]).filter((v) => v !== null && v !== undefined))].join(", ") || null;
   const count = (name) => (lane) => { const n = sum(lane, name); return n === null ? null : grouped(n); };
-  const drift = (lane) => { const ppm = worst(lane, "drift_ppm"); return ppm === null ? null : Math.abs(ppm) < 0.05 ? "none" : `${Math.abs(ppm).toFixed(1)} ppm ${ppm > 0 ? "fast" : "slow"}`; };
+  const drift = (lane) => { const all = lane.tracks.map((t) => t.drift_ppm).filter(isNumber); const ppm = all.length ? all.reduce((a, b) => (Math.abs(b) > Math.abs(a) ? b : a)) : null; return ppm === null ? null : Math.abs(ppm) < 0.05 ? "none" : `${Math.abs(ppm).toFixed(1)} ppm ${ppm > 0 ? "fast" : "slow"}`; };
   const score = (name) => (lane) => { const mos = least(lane, name); return mos === null ? null : mos.toFixed(2); };
   const word = (lane) => lane.grade && h("span", { class: `word ${lane.grade}` }, WORDS[lane.grade]);
   const rows = [
@@ -671,6 +676,10 @@ function happened(view, chart) {
     const name = lane.direction;
     for (const key of lane.dtmf) add(key.at_s, "key", `Key ${key.digit} pressed`, [name, key.duration_ms && `${Math.round(key.duration_ms)} ms`, key.kind === "in-band" && "heard in the audio"].filter(Boolean).join(", "));
     for (const track of lane.tracks.slice(1)) add(track.start_s, "cut", "New segment", [name, BEGAN[track.began] || track.began, track.gap_s && lasting(track.gap_s)].filter(Boolean).join(", "));
+    for (const { at_s: at, kind, detail } of lane.changes) {
+      const text = { source: `Another source, ${detail}`, restart: "The sender began anew", codec: `The codec becomes ${detail}`, hold: "Hold: the sender's clock stands still" }[kind] || kind;
+      add(at, "cut", text, kind === "hold" && isNumber(detail) ? `${name}, for ${lasting(detail)}` : name);
+    }
     let group = [];
     const close = () => {
       if (group.length) add(group[0], "lost", group.length === 1 ? "Packets lost" : `Packets lost at ${group.length} places`, group.length === 1 ? name : `${name}, within ${lasting(group[group.length - 1] - group[0])}`);
@@ -681,6 +690,7 @@ function happened(view, chart) {
       group.push(at);
     }
     close();
+    if (lane.lost_unlisted.length) add(lane.lost_unlisted[0][0], "lost", "Further losses are not listed", name);
   }
   if (!items.length) return h("p", { class: "empty" }, "Nothing out of the ordinary.");
   items.sort((a, b) => a.at - b.at);

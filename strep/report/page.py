@@ -57,7 +57,7 @@ def write_report(
     *,
     title: str = "Calls",
     max_audio_mb: float = 20.0,
-    progress: Callable[[float], None] | None = None,
+    progress: Callable[[float], None] = lambda _: None,
 ) -> Outcome:
     """Write a page about the calls of these manifests to `out`.
 
@@ -71,10 +71,13 @@ def write_report(
     room = round(max_audio_mb * 1e6 * 3 / 4)  # base64 makes four characters of three bytes
     audio: list[bytes] = []
     for number, view in enumerate(shown):
-        if progress is not None:
-            progress(number / len(shown))
+        progress(number / len(shown))
         _add_waves(view, columns, outcome)
-        room -= _add_audio(view, room, audio, outcome)
+
+        def tell(done: float, number: int = number) -> None:
+            progress((number + done) / len(shown))
+
+        room -= _add_audio(view, room, audio, outcome, tell)
     document = {
         "version": __version__,
         "made_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -149,14 +152,20 @@ def _add_waves(view: View, columns: int, outcome: Outcome) -> None:
         view.document["duration_s"] = max(view.document["duration_s"], end_s)
 
 
-def _add_audio(view: View, room: int, audio: list[bytes], outcome: Outcome) -> int:
+def _add_audio(
+    view: View,
+    room: int,
+    audio: list[bytes],
+    outcome: Outcome,
+    progress: Callable[[float], None],
+) -> int:
     """Give the view something to play; return how many bytes of the room it takes."""
     if not view.recordings:
         return 0
     in_order = sorted(view.recordings, key=lambda placed: placed.start_s)
     paths = {placed.path: placed.start_s for placed in in_order}
     try:
-        content = encoded(view.recordings, room)
+        content = encoded(view.recordings, room, progress)
     except (OSError, soundfile.LibsndfileError):
         content = None  # a libsndfile without Vorbis: the recordings themselves can be played
     if content is not None:

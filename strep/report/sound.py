@@ -16,7 +16,7 @@ import soundfile
 from strep.envelope import envelope
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from typing import IO
 
     from numpy.typing import NDArray
@@ -29,6 +29,10 @@ CHUNK_S = 2
 COMPRESSION_LEVEL = 0.5
 """Of libsndfile: a conversation in stereo at 8 kHz takes some 20 kbit/s."""
 MAX_S = 12 * 3600
+FORESEEN_SHARE = 0.25
+"""From so much of the time on, what all will take is told from what is there."""
+FORESEEN_EXCESS = 1.1
+"""By so much more than the room, it is given up."""
 MEDIA_TYPE = "audio/ogg"
 
 
@@ -58,12 +62,17 @@ def waves(recordings: Sequence[Placed], columns: int) -> tuple[list[list[dict[st
     return lanes, end_s
 
 
-def encoded(recordings: Sequence[Placed], max_bytes: int) -> bytes | None:
+def encoded(
+    recordings: Sequence[Placed],
+    max_bytes: int,
+    progress: Callable[[float], None] = lambda _: None,
+) -> bytes | None:
     """Return all recordings in one file, Ogg Vorbis in stereo, lane 0 on the left.
 
     Vorbis, because it is as small as Opus at this quality, made five times as fast and, other than
     MP3, begins at its very first sample. A single lane is on both sides. None where it would be
-    larger than `max_bytes` or longer than `MAX_S`. Raises OSError and `soundfile.LibsndfileError`.
+    larger than `max_bytes` or longer than `MAX_S`. `progress` is told the fraction done. Raises
+    OSError and `soundfile.LibsndfileError`.
     """
     with ExitStack() as stack:
         files = {
@@ -93,8 +102,11 @@ def encoded(recordings: Sequence[Placed], max_bytes: int) -> bytes | None:
                 if len({placed.lane for placed in recordings}) == 1:
                     mixed[:] = mixed.sum(axis=1, keepdims=True)
                 encoder.write(mixed)
-                if out.tell() > max_bytes:
+                share = (first + count) / frames
+                foreseen = FORESEEN_EXCESS * share if share >= FORESEEN_SHARE else 1
+                if out.tell() > max_bytes * min(1, foreseen):
                     return None
+                progress(share)
         return _content(out, max_bytes)
 
 

@@ -43,7 +43,7 @@ Span = tuple[float, float]
 DIRECTIONS = ("inbound", "outbound")
 CHANNELS = {"left": 0, "mono": 0, "right": 1}
 FIGURES = (
-    "codec", "packets", "lost", "late", "duplicate", "reordered", "resets", "unknown_payload",
+    "packets", "lost", "late", "duplicate", "reordered", "resets", "unknown_payload",
     "jitter_mean_ms", "jitter_max_ms", "duration_s", "silence_s", "timestamp_gaps",
     "sample_rate_hz", "drift_ppm", "speech_ratio", "source", "ssrc", "reason",
 )  # fmt: skip
@@ -180,6 +180,8 @@ def _lane(direction: str, manifests: list[_Manifest], began: datetime) -> dict[s
     lost: list[float] = []
     concealed: list[Span] = []
     keys: list[dict[str, Any]] = []
+    changes: list[dict[str, Any]] = []
+    unlisted: list[Span] = []
     timelines: list[dict[str, Any]] = []
     for manifest in manifests:
         for track in manifest.tracks:
@@ -192,7 +194,9 @@ def _lane(direction: str, manifests: list[_Manifest], began: datetime) -> dict[s
             filled = _spans(track.get("concealed_at_s"))
             concealed += [(start_s + a, start_s + b) for a, b in filled]
             keys += _keys(track.get("dtmf"), start_s)
-            timelines += _timeline(track.get("timeline"), start_s)
+            changes += _changes(track.get("changes"), start_s)
+            timelines += (timeline := _timeline(track.get("timeline"), start_s))
+            unlisted += _unlisted(tracks[-1], timeline, lost)
     tracks.sort(key=lambda track: float(track["start_s"]))
     packets, lost_packets = (_sum(tracks, name) for name in ("packets", "lost"))
     scores = [track["mos"] for track in tracks if track["mos"] is not None]
@@ -204,6 +208,9 @@ def _lane(direction: str, manifests: list[_Manifest], began: datetime) -> dict[s
         "waves": [],
         "speech": sorted(speech),
         "lost": sorted(lost),
+        "lost_unlisted": sorted(unlisted),
+        "lost_places": max(len(lost), sum(_loss_runs(track) for track in tracks)),
+        "changes": sorted(changes, key=lambda change: float(change["at_s"])),
         "concealed": sorted(concealed),
         "dtmf": sorted(keys, key=lambda key: float(key["at_s"])),
         "timeline": timelines,
@@ -225,6 +232,7 @@ def _track(track: Mapping[str, Any], start_s: float) -> dict[str, Any]:
         "start_s": start_s,
         "end_s": start_s + duration_s,
         **{name: _scalar(track.get(name)) for name in FIGURES},
+        "codec": _codecs(track),
         "mos": _number(quality.get("mos")),
         "mos_concealed": _number(quality.get("mos_concealed")),
         "r_factor": _number(quality.get("r_factor")),
@@ -238,6 +246,12 @@ def _track(track: Mapping[str, Any], start_s: float) -> dict[str, Any]:
         "began": _text(segment.get("began")),
         "gap_s": _number(segment.get("gap_s")),
     }
+
+
+def _codecs(track: Mapping[str, Any]) -> str | None:
+    """Return the names of all codecs that a track had, without that of key presses."""
+    names = [_text(name) for name in _list(track.get("codecs")) if name != "telephone-event"]
+    return ", ".join(filter(None, names))[:MAX_TEXT] or _text(track.get("codec"))
 
 
 def _track_start(track: Mapping[str, Any], manifest: _Manifest, began: datetime) -> float:
@@ -348,6 +362,40 @@ def _keys(value: object, start_s: float) -> list[dict[str, Any]]:
                 }
             )
     return keys
+
+
+def _changes(value: object, start_s: float) -> list[dict[str, Any]]:
+    changes = []
+    for change in map(_mapping, _list(value)):
+        at_s, kind = _number(change.get("at_s")), _text(change.get("kind"))
+        if at_s is not None and kind is not None:
+            told = (change.get(name) for name in ("ssrc", "codec", "gap_s"))
+            detail = next((each for each in map(_scalar, told) if each is not None), None)
+            changes.append({"at_s": start_s + at_s, "kind": kind, "detail": detail})
+    return changes
+
+
+def _loss_runs(track: Mapping[str, Any]) -> int:
+    return int(_number(track["burst"].get("runs")) or 0)
+
+
+def _unlisted(
+    track: Mapping[str, Any], timeline: list[dict[str, Any]], lost: list[float]
+) -> list[Span]:
+    """Return the stretches in which a track has losses that its manifest does not list.
+
+    A manifest lists so many of them one by one; of later ones its timeline knows.
+    """
+    listed = [at for at in lost if at >= track["start_s"]]
+    if not timeline or len(listed) >= _loss_runs(track):
+        return []
+    (points,), last = timeline, max(listed, default=track["start_s"])
+    spans = []
+    for number, packets in enumerate(points["lost"]):
+        start = points["start_s"] + number * points["interval_s"]
+        if packets and start + points["interval_s"] > last:
+            spans.append((max(start, last), start + points["interval_s"]))
+    return spans
 
 
 def _timeline(value: object, start_s: float) -> list[dict[str, Any]]:

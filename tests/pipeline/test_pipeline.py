@@ -277,6 +277,59 @@ def test_drift_is_told_through_jitter_and_new_sources_but_not_where_they_hide_it
     assert street.close(1).drift_ppm is None
 
 
+def test_changes_in_the_midst_of_a_track_are_told_with_their_places():
+    packets = [
+        *stream(*range(100, 150)),
+        *stream(*range(150, 200), start_ms=1000, payload_type=8),
+        *stream(*range(900, 950), start_ms=2000, ssrc=7, payload_type=8),
+        # the timestamps stood still for half a minute
+        *stream(*range(950, 1000), start_ms=33_000, ssrc=7, payload_type=8),
+        *stream(*range(5000, 5050), start_ms=34_000, ssrc=7),
+    ]
+    street = Street(0)
+    for packet in packets:
+        street.push(packet).tick(packet.arrival_ms)
+    summary = street.close()
+    assert [(each.position, each.kind, each.detail) for each in summary.changes] == [
+        (8000, "codec", "PCMA"),
+        (16_000, "source", "0x00000007"),
+        (24_000, "hold", 30.0),
+        (272_000, "restart", None),
+        (272_000, "codec", "PCMU"),
+    ]
+    assert summary.duration_samples == 280_000
+
+
+def test_changes_belong_to_their_segment_and_are_capped():
+    street = Street(0, max_gap_s=1)
+    street.push(*stream(100, 101), *stream(102, start_ms=40, payload_type=8))
+    street.push(P(sequence=103, arrival_ms=5060, timestamp=103 * 160 + 40_000, payload_type=8))
+    first = street.sink.summaries[-1]
+    assert [(each.position, each.kind) for each in first.changes] == [(320, "codec")]
+    for n in range(200):
+        street.push(P(sequence=104 + n, arrival_ms=5080 + 20 * n, payload_type=8 * (n % 2),
+                      timestamp=(104 + n) * 160 + 40_000))  # fmt: skip
+    assert len(street.close().changes) == 100
+
+
+def test_drift_of_a_short_call_is_told_to_some_ppm():
+    random = np.random.default_rng(7)
+    rows = range(8)
+    street = Street(*rows)
+    for tick in range(100 * 5):
+        packets = [
+            P(
+                row=row,
+                sequence=100 + k,
+                arrival_ms=20 / (1 + 50e-6) * k + random.uniform(0, 10),
+            )
+            for row in rows
+            for k in range(10 * tick, 10 * tick + 10)
+        ]
+        street.push(*packets).tick(200 * tick + 199)
+    assert [street.close(row).drift_ppm for row in rows] == pytest.approx([50] * 8, abs=12)
+
+
 def test_comfort_noise_is_no_unknown_payload():
     street = Street(0).push(
         P(sequence=100),
@@ -328,6 +381,7 @@ def test_summary_of_a_plain_track():
         "concealed_samples": 0,
         "concealed": (),
         "comfort_noise_samples": 0,
+        "changes": (),
     }
 
 
@@ -388,6 +442,7 @@ def test_summary_of_a_track_to_which_everything_happened():
         "concealed_samples": 0,
         "concealed": (),
         "comfort_noise_samples": 0,
+        "changes": ({"position": 960, "kind": "codec", "detail": "PCMA"},),
     }
     assert street.frames == [
         (0, 0, 0, 0),

@@ -26,7 +26,7 @@ from pipeline.sinks.wav import WavSink
 
 pytestmark = pytest.mark.usefixtures("kernel")
 
-SUMMARY = None  # the sink does not look at it
+SUMMARY = SimpleNamespace(packets=0)  # the sink looks at nothing else
 
 
 def frame(codes, position=0, *, row=0, arrival_ms=0, codec=PCMU):
@@ -311,6 +311,17 @@ def test_call_with_one_side_has_the_other_channel_silent(tmp_path):
         assert sink.close(silent, SUMMARY) is None
         assert sink.close(track, SUMMARY)["channel"] == "right"
     assert pcm(tmp_path / f"{STEM}-a.wav") == [[0] * 4, [LOUD_U_PCM] * 4]
+
+
+def test_track_without_audio_stands_in_the_manifest_of_the_other_side(tmp_path):
+    with recording(tmp_path) as sink:
+        pressing, track = make_track(0), make_track(1, "outbound")
+        sink.open(pressing)
+        sink.open(track)
+        sink.write(frame(LOUD_U * 4, row=1))
+        manifest = str(tmp_path / f"{STEM}-a.json")
+        assert sink.close(pressing, SimpleNamespace(packets=9)) == {"manifest": manifest}
+        assert sink.close(track, SUMMARY)["manifest"] == manifest
 
 
 @pytest.mark.parametrize("layout", ["stereo", "mono"])

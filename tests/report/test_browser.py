@@ -35,6 +35,11 @@ def drawn(tmp_path_factory):
     document["call"]["to"] = HOSTILE
     document["tracks"][1]["codec"] = HOSTILE
     document["tracks"][0]["concealed_at_s"] = [[41.0, 41.06], [44.2, 44.22]]
+    document["tracks"][0]["changes"] = [
+        {"kind": "codec", "at_s": 12.0, "codec": "PCMA"},
+        {"kind": "source", "at_s": 14.0, "ssrc": "0x0000abcd"},
+        {"kind": "hold", "at_s": 16.0, "gap_s": 90.0},
+    ]
     manifest.write_text(json.dumps(document))
     sources, _ = from_path(manifest)
     out = write_report(sources, folder / "report.html").path
@@ -63,6 +68,13 @@ def test_both_lanes_are_drawn_with_all_that_happened(drawn):
     assert int(strip["silence"]) >= 1
     (page,) = facts(dom, "ready")
     assert (page["view"], page["audio"]) == ("0", "embedded")
+
+
+def test_changes_are_listed_and_drawn(drawn):
+    dom, _ = drawn
+    for told in ("The codec becomes PCMA", "Another source, 0x0000abcd", "for 1 min 30 s"):
+        assert told in dom
+    assert len(re.findall(r'<line class="cut" x1="[\d.]+" x2="[\d.]+" y1="8"', dom)) == 3
 
 
 def test_hostile_names_are_text(drawn):

@@ -15,7 +15,8 @@ from reportcall import make_call
 
 from strep.report import ReportError, from_path, write_report
 from strep.report.page import json_block
-from strep.report.sound import link
+from strep.report.sound import encoded, link
+from strep.report.view import Placed
 
 HOSTILE = "</script><script>alert(1)</script><img src=x onerror=alert(1)>&amp;\u2028'\"`${1}{title}"
 
@@ -164,6 +165,19 @@ def test_folder_is_a_list_of_its_calls(tmp_path):
     outcome = write_report(sources, tmp_path / "all.html", max_audio_mb=0, progress=told.append)
     assert outcome.linked >= 1
     assert told[0] == 0
+
+
+def test_audio_that_will_not_fit_is_given_up_after_a_quarter(tmp_path):
+    noise = np.random.default_rng(1).normal(0, 3000, (40 * 8000, 2)).astype(np.int16)
+    soundfile.write(tmp_path / "noise.wav", noise, 8000)
+    placed = [Placed(tmp_path / "noise.wav", channel, channel, 0.0) for channel in (0, 1)]
+    told: list[float] = []
+    whole = encoded(placed, 10**9, told.append)
+    assert told == pytest.approx([n / 20 for n in range(1, 21)])
+    told.clear()
+    assert encoded(placed, len(whole) * 3 // 4, told.append) is None
+    assert max(told) < 0.3
+    assert encoded(placed, len(whole)) is not None
 
 
 @pytest.mark.parametrize(

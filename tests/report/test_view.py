@@ -70,6 +70,43 @@ def test_times_of_a_track_count_from_its_offset_in_the_recording():
     ]
 
 
+def test_changes_stand_at_their_times_and_all_codecs_are_named():
+    (lane,) = show(
+        track(
+            offset_s=2.0,
+            codec="PCMU",
+            codecs=["PCMU", "PCMA", "telephone-event"],
+            changes=[
+                {"kind": "codec", "at_s": 3.0, "codec": "PCMA"},
+                {"kind": "source", "at_s": 1.0, "ssrc": "0x00000007"},
+                {"kind": "restart", "at_s": 4.0},
+                {"kind": "hold", "at_s": 5.0, "gap_s": 90.0},
+            ],
+        )
+    )["lanes"]
+    assert [(each["at_s"], each["kind"], each["detail"]) for each in lane["changes"]] == [
+        (3.0, "source", "0x00000007"),
+        (5.0, "codec", "PCMA"),
+        (6.0, "restart", None),
+        (7.0, "hold", 90.0),
+    ]
+    assert lane["tracks"][0]["codec"] == "PCMU, PCMA"
+
+
+def test_losses_that_are_not_listed_one_by_one_are_shown_where_the_timeline_has_some():
+    (lane,) = show(
+        track(
+            offset_s=1.0,
+            lost_at_s=[0.5, 2.5],
+            quality={"burst": {"runs": 9}},
+            timeline={"interval_s": 2.0, "lost": [1, 3, 0, 5], "packets": [99, 97, 100, 95]},
+        )
+    )["lanes"]
+    assert lane["lost_places"] == 9
+    assert lane["lost"] == [1.5, 3.5]
+    assert lane["lost_unlisted"] == [(3.5, 5.0), (7.0, 9.0)]
+
+
 def test_lanes_are_inbound_and_outbound_in_this_order():
     document = show(track("outbound"), track("inbound"))
     assert [lane["direction"] for lane in document["lanes"]] == ["inbound", "outbound"]
@@ -214,6 +251,7 @@ NONSENSE = (
     None, True, -1, 10**400, 1e308, NAN, float("inf"), "", "x" * 10_000, "2026-01-31", "9999-99",
     [], [[]], [[1, "a"], [3, 2], [NAN, 4], [1, 2, 3], None, [1, 2]], [1, None, "2", 3.5], {},
     {"mos": "x"}, "0001-01-01T00:00:00+23:00",
+    [{"kind": 3, "at_s": 1}, {"kind": "codec", "at_s": 1, "codec": []}], ["PCMU", 7, "x" * 999],
     [{"digit": 1, "start_s": "x"}, {"digit": [], "start_s": 1}, {"kind": "paused", "at_s": 1}, 7],
     {"interval_s": 0}, {"interval_s": 1, "lost": 5, "packets": [-1], "jitter_ms": [None, "x", NAN]},
     {"started_at": "no", "talk_over": [[1], [2, 3]], "silence": {}}, {"number": 1, "began": []},
@@ -222,8 +260,8 @@ NONSENSE = (
 )  # fmt: skip
 KEYS = (
     "leg", "started_at", "ended_at", "recording", "channel", "offset_s", "duration_s", "packets",
-    "lost", "speech", "lost_at_s", "dtmf", "timeline", "quality", "conversation", "segment", "rtcp",
-    "drift_ppm", "codec", "concealed_at_s",
+    "lost", "speech", "lost_at_s", "dtmf", "changes", "codecs", "timeline", "quality",
+    "conversation", "segment", "rtcp", "drift_ppm", "codec", "concealed_at_s",
 )  # fmt: skip
 OF_MANIFEST = ("started_at", "ended_at", "call", "marks", "leg", "files")
 
