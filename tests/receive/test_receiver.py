@@ -323,7 +323,7 @@ def test_a_further_segment_is_a_track_of_its_own_on_the_same_row():
     rig = Rig(max_gap_s=2, on_opened=opened.append)
     rig.receive(forked(100), forked(101))
     rig.receive(forked(102), forked(103), at_ms=5040)
-    rig.tick(5400)
+    rig.tick(5700)
     assert rig.tracks == [(0, 1, CALL, "A", "inbound"), (0, 2, CALL, "A", "inbound")]
     assert [(track.generation, track.segment, track.gap_s) for track in opened] == [
         (1, 0, 0.0),
@@ -413,7 +413,7 @@ def test_a_stray_ssrc_is_counted_and_does_no_harm():
     rig.receive(forked(7, ssrc=2), forked(101), at_ms=20)
     rig.tick(10_100)
     rig.receive(forked(102), at_ms=10_200)
-    rig.tick(10_500)
+    rig.tick(10_800)
     assert rig.counts == {"accepted": 3, "stray": 1}
     assert rig.sink.payloads() == [audio(n) for n in (100, 101, 102)]
 
