@@ -18,6 +18,7 @@ REPORTS = {
                 "load": "4,000 tracks in real time, 200,000 packets/s", "name": name,
                 "us_per_packet": us, "least_us": us - 0.1, "most_us": us + 0.1,
                 "of_floor": us / 0.8, "of_ours": us / 1.6, "of_ours_at_4000_tracks": None,
+                "of_merged_at_4000_tracks": us / 0.8,
                 "dropped_share": share, "does": f"what {name} does", "lacks": "the rest",
             }
             for name, us, share in (("floor", 0.8, 0.0), ("strep, VAD", 1.6, 0.0125))
@@ -148,7 +149,9 @@ def test_every_benchmark_has_a_report_here():
 def test_peers_are_shown_with_ratios_and_losses():
     text = shown("peers")
     assert "4,000 tracks in real time, 200,000 packets/s" in text
-    assert cells(text, "floor  ") == ["floor", "0.80", "0.70 - 0.90", "1.00", "0.50", "-", "none"]
+    assert cells(text, "floor  ") == [
+        "floor", "0.80", "0.70 - 0.90", "1.00", "0.50", "-", "1.00", "none",
+    ]  # fmt: skip
     assert cells(text, "strep, VAD  ")[-1] == "1.25%"
     assert "what floor does" in text
     assert "the rest" in text
