@@ -13,8 +13,6 @@ from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.util import find_spec
-from pathlib import Path
-from tempfile import mkdtemp
 from typing import TYPE_CHECKING, Any
 
 from bench import floor, machine, measure, receivers
@@ -34,6 +32,7 @@ from bench.traffic import REAL_TIME_PPS, Traffic
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from pathlib import Path
 
     from matplotlib.figure import Figure
     from rich.table import Table
@@ -112,10 +111,7 @@ def _start_floor(folder: Path, core: int, _: int, *, with_metadata: bool = False
 def _start_strep(
     folder: Path, core: int, _: int, *, sinks: tuple[str, ...], flags: tuple[str, ...] = ()
 ) -> Receiver:
-    # a folder of its own, and all of them removed in the end: ext4 looks past the inodes of files
-    # that were removed shortly before, and whoever records next would pay for that
-    recordings = Path(mkdtemp(prefix="recordings-", dir=folder))
-    return receivers.Daemon(sinks, recordings, core=core, flags=flags)
+    return receivers.Daemon(sinks, receivers.new_folder(folder), core=core, flags=flags)
 
 
 def _start_python(_: Path, core: int, streams: int, *, module: str) -> Receiver:

@@ -68,7 +68,7 @@ def run(context: Context) -> Report:
 def _loaded(context: Context, together: int, way: str, seconds: float) -> measure.Run:
     receiving_core, sending_core = machine.cores()
     source = measure.Source(Traffic(tracks=TRACKS), core=sending_core, most_segments=together)
-    folder = context.scratch / "recordings"
+    folder = receivers.new_folder(context.scratch)
     with receivers.Daemon(["vad"], folder, core=receiving_core, flags=WAYS[way]) as daemon:
         measure.warm_up(daemon, source)
         done = measure.measure(daemon, source, round(source.traffic.total_pps * seconds))

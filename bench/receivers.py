@@ -15,7 +15,7 @@ import urllib.request
 from abc import ABC, abstractmethod
 from contextlib import closing
 from pathlib import Path
-from tempfile import TemporaryFile
+from tempfile import TemporaryFile, mkdtemp
 from typing import TYPE_CHECKING, Any
 
 from bench import accounting, machine
@@ -143,6 +143,14 @@ class Peer(Receiver):
             raise self._failed("it did not start")
         hello: dict[str, Any] = json.loads(line)
         return hello
+
+
+def new_folder(scratch: Path) -> Path:
+    """Return a folder for one daemon, that is removed with all others in the end.
+
+    A database would remember the calls of the one before; and see `remove_recordings`.
+    """
+    return Path(mkdtemp(prefix="recordings-", dir=scratch))
 
 
 def remove_recordings(folder: Path) -> None:
