@@ -31,8 +31,6 @@ RATE_PPS = 100_000.0
 MINUTES, QUICK_MINUTES = 60, 3
 IDLE_TIMEOUT_S = 10.0
 CLOSE_TIMEOUT_S = 60.0
-GIVEN_BACK_S = 2.0
-"""The receiver looks once a second."""
 SHRINK_S = 4.0
 KIB = 1024
 MIB = 2**20
@@ -107,10 +105,7 @@ def _tracks_open(daemon: Daemon) -> int:
 
 
 def _until_sinks_have_it(daemon: Daemon) -> None:
-    """Wait until no audio is on its way to a sink, and what it took was given back.
-
-    Thousands of files take a while to make.
-    """
+    """Wait until no audio is on its way to a sink: thousands of files take a while to make."""
     deadline = time.monotonic() + IDLE_TIMEOUT_S / 2
     while any(
         waiting
@@ -120,7 +115,6 @@ def _until_sinks_have_it(daemon: Daemon) -> None:
         if time.monotonic() > deadline:
             break
         time.sleep(0.1)
-    time.sleep(GIVEN_BACK_S)
 
 
 def _until_closed(daemon: Daemon) -> None:

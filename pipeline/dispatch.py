@@ -146,11 +146,6 @@ class Dispatcher:
             runner.call("resume", call_leg_id, at_ns)
 
     @property
-    def queued_bytes(self) -> int:
-        """Bytes of audio that wait for sinks."""
-        return sum(runner.queued_bytes for runner in self.runners)
-
-    @property
     def is_closing(self) -> bool:
         """Whether a track is closed that some sink has not closed yet."""
         return bool(self._closings)

@@ -47,8 +47,6 @@ REFUSED = -2
 """In place of a row: of a track that its source may not open now."""
 LATE_TRIMS = 3
 """Housekeepings that give back memory, when the sinks' threads have closed their tracks, too."""
-MUCH_QUEUED_BYTES = 8 * 2**20
-"""When so much has waited for the sinks and does no more, what it took is given back."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -130,7 +128,6 @@ class Receiver:
         """The call legs that may still open tracks while it drains."""
         self._next_housekeeping_ns = 0
         self._most_tracks = 0
-        self._most_queued_bytes = 0
         self._trims_due = 0
 
     @property
@@ -284,15 +281,7 @@ class Receiver:
         self.pipeline.dispatcher.stop()
 
     def _give_back_memory(self) -> None:
-        """Give back what closed tracks have left, when most of those that there were are closed.
-
-        Also what audio has left that had to wait: thousands of recordings that begin at once.
-        """
-        queued_bytes = self.pipeline.dispatcher.queued_bytes
-        self._most_queued_bytes = max(self._most_queued_bytes, queued_bytes)
-        if queued_bytes < MUCH_QUEUED_BYTES // 8 and self._most_queued_bytes >= MUCH_QUEUED_BYTES:
-            self._most_queued_bytes = 0
-            self._trims_due = max(self._trims_due, 1)
+        """Give back what closed tracks have left, when most of those that there were are closed."""
         tracks = len(self.table)
         self._most_tracks = max(self._most_tracks, tracks)
         if tracks + MANY_TRACKS <= self._most_tracks and 4 * tracks <= self._most_tracks:

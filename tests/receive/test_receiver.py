@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import threading
 from uuid import RFC_4122, UUID
 
 import numpy as np
@@ -20,8 +19,7 @@ from packetmaker import MS
 from recordingsink import RecordingSink
 from wirecases import CASES, GOODBYE, STALE, rtp, strep
 
-from pipeline.dispatch import Dispatcher, ThreadRunner
-from pipeline.sinks.base import Sink
+from pipeline.dispatch import Dispatcher
 from strep.receive.admission import Admission
 from strep.receive.receiver import Binding, Receiver, flow_ids
 from strep.wire import Direction, DropReason, Endpoint, Leg, PacketBatch
@@ -100,38 +98,6 @@ class Rig:
             (track.row, track.generation, track.call_leg_id, track.leg, track.direction)
             for track in self.sink.opened.values()
         ]
-
-
-class Slow(Sink):
-    """Takes nothing until it may."""
-
-    threaded = True
-
-    def __init__(self):
-        self.may = threading.Event()
-
-    def write(self, block):  # noqa: ARG002 -- the contract
-        self.may.wait()
-
-
-def test_memory_of_audio_that_had_to_wait_for_a_sink_is_given_back_once(monkeypatch):
-    trimmed = []
-    monkeypatch.setattr("strep.receive.receiver.trim_heap", lambda: trimmed.append(True))
-    monkeypatch.setattr("strep.receive.receiver.MUCH_QUEUED_BYTES", 10 * AUDIO_BYTES)
-    rig, slow = Rig(), Slow()
-    dispatcher = rig.receiver.pipeline.dispatcher
-    dispatcher.runners.append(ThreadRunner("slow", slow, queue_bytes=10**6, wait_when_full=False))
-    dispatcher.start()
-    rig.receive(*map(forked, range(12)), at_ms=0)
-    rig.tick(2000)
-    assert dispatcher.queued_bytes >= 11 * AUDIO_BYTES
-    assert trimmed == []
-    slow.may.set()
-    dispatcher.runners[-1].finish()  # waits until it has taken all
-    for at_ms in (4000, 6000):
-        rig.tick(at_ms)
-    assert trimmed == [True]
-    rig.receiver.stop()
 
 
 def test_a_fork_becomes_a_track():
