@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from pipeline.codecs import G711
+from pipeline.pages import own_pages
 from strep_kernel import load
 
 if TYPE_CHECKING:
@@ -99,15 +100,17 @@ class Payloads:
     def __len__(self) -> int:
         return len(self._slot)
 
-    def codes(self) -> NDArray[np.uint8]:
-        """Return a copy, (n, bytes) uint8, C-contiguous."""
+    def codes(self, out: NDArray[np.uint8] | None = None) -> NDArray[np.uint8]:
+        """Return a copy, (n, bytes) uint8, C-contiguous: in `out` where that is given."""
+        if out is None:
+            out = np.empty((len(self._slot), self.size), np.uint8)
         if self._kernel is None:
-            return np.array(self._in_place(), order="C")
-        out = np.empty((len(self._slot), self.size), np.uint8)
-        self._kernel.gather(
-            self._kernel.Columns(self._store, self._slot, self._offset, out),
-            *(len(out), self._store.shape[1], self.size),
-        )
+            out[:] = self._in_place()
+        else:
+            self._kernel.gather(
+                self._kernel.Columns(self._store, self._slot, self._offset, out),
+                *(len(out), self._store.shape[1], self.size),
+            )
         return out
 
     def decode(self, codec: Codec, out: NDArray[np.int16]) -> None:
@@ -263,14 +266,26 @@ class AudioBlock:
 
     def copy(self) -> AudioBlock:
         """Return a block that owns its arrays and may be kept; it decodes anew if it has to."""
+        columns = (self.rows, self.position, self.gap_samples, self.lost, self.arrival_ns)
+        size = sum(column.nbytes for column in columns)
+        # One piece of memory for all of it, which goes back to the system as a whole: thousands of
+        # blocks that wait for a slow sink would else leave a heap full of holes behind.
+        room = own_pages(size + len(self) * self._frames.size)
+        rows, position, gap_samples, lost, arrival_ns = (
+            room[:size].view(np.int64).reshape(len(columns), -1)
+        )
+        for kept, column in zip(
+            (rows, position, gap_samples, lost, arrival_ns), columns, strict=True
+        ):
+            kept[:] = column
         return AudioBlock(
             codec=self.codec,
-            rows=self.rows.copy(),
-            position=self.position.copy(),
-            gap_samples=self.gap_samples.copy(),
-            lost=self.lost.copy(),
-            arrival_ns=self.arrival_ns.copy(),
-            payload=self._frames.codes(),
+            rows=rows.view(np.intp),
+            position=position,
+            gap_samples=gap_samples,
+            lost=lost,
+            arrival_ns=arrival_ns,
+            payload=self._frames.codes(room[size:].reshape(len(self), self._frames.size)),
             origin=self.origin,
         )
 

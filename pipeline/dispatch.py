@@ -34,7 +34,7 @@ logger = logging.getLogger("pipeline.sinks")
 
 DEFAULT_QUEUE_BYTES = 256 * 2**20
 MAX_ERRORS_IN_A_ROW = 10
-WAKE_BYTES = 4 * 2**20
+WAKE_BYTES = 1 * 2**20
 """A sink's thread wakes early for so much audio, while it is still in the cache."""
 MAX_QUEUED_CALLS = 100_000
 MAX_WAITING_EVENTS = 10_000

@@ -16,7 +16,7 @@ from strep_kernel import load
 if TYPE_CHECKING:
     from numpy.typing import NDArray
 
-STAGE_SAMPLES = 7680
+STAGE_SAMPLES = 6720
 """Room for a run: a little less than a second at 8 kHz, and whole frames of all usual lengths."""
 
 _NO_RUN = -(1 << 62)

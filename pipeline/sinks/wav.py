@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 _logger = logging.getLogger("pipeline.wav")
 
-FIRST_ROOMS = 48
+FIRST_ROOMS = 42
 NAME_STEREO = "{time}-{call_leg_id}-{leg}"
 NAME_MONO = "{time}-{call_leg_id}-{leg}-{direction}"
 

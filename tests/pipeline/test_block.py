@@ -94,6 +94,16 @@ def test_copy_shares_no_memory_with_the_original(is_decoded):
     assert kept.pcm.tolist() == [[-32124, 32124], [0, -32124]]
 
 
+def test_copies_of_large_blocks_are_kept_apart():
+    one = block(np.full((2000, 160), 0x11)).copy()
+    other = block(np.full((2000, 160), 0x22), codec=PCMA).copy()
+    for kept, code in (one, 0x11), (other, 0x22):
+        assert (kept.payload == code).all()
+        assert kept.rows.tolist() == list(range(2000))
+        for number, name in enumerate(COLUMNS[1:5], start=1):
+            assert getattr(kept, name).tolist() == list(range(100 * number, 100 * number + 2000))
+
+
 def test_track_cannot_be_changed():
     with pytest.raises(FrozenInstanceError):
         track().row = 1

@@ -347,9 +347,10 @@ def test_file_is_a_part_until_its_last_track_closes(tmp_path):
 
 
 def test_tick_flushes_what_was_staged_flush_s_ago(tmp_path):
-    part = tmp_path / f"{STEM}-a-inbound.wav.part"
+    call = UUID(int=1)  # whose first run has room for more than one frame
+    part = tmp_path / f"20260101T000000Z-{call}-a-inbound.wav.part"
     with recording(tmp_path, layout="mono", flush_s=0.5) as sink:
-        track = make_track()
+        track = make_track(call=call)
         sink.open(track)
         sink.write(frame(LOUD_U * 160, 0, arrival_ms=100))
         sink.write(frame(LOUD_U * 160, 160, arrival_ms=120))
@@ -374,7 +375,7 @@ def test_tick_goes_by_each_tracks_first_staged_frame(tmp_path):
         assert names(tmp_path) == [f"20260101T000000Z-{UUID(int=0)}-a-inbound.wav.part"]
 
 
-def test_no_more_than_7680_samples_of_a_track_are_held_back(tmp_path):
+def test_no_more_than_6720_samples_of_a_track_are_held_back(tmp_path):
     part = tmp_path / f"{STEM}-a-inbound.wav.part"
     with recording(tmp_path, layout="mono") as sink:
         sink.open(make_track())
@@ -382,12 +383,12 @@ def test_no_more_than_7680_samples_of_a_track_are_held_back(tmp_path):
         for number in range(200):
             sink.write(frame(LOUD_U * 160, number * 160))
             written = soundfile.info(part).frames if part.exists() else 0
-            assert (number + 1) * 160 - written <= 7680
+            assert (number + 1) * 160 - written <= 6720
             if written and written not in on_disk:
                 on_disk.append(written)
         first, *later = on_disk
-        assert first <= 7680
-        assert later == [first + 7680 * n for n in range(1, len(later) + 1)]
+        assert first <= 6720
+        assert later == [first + 6720 * n for n in range(1, len(later) + 1)]
 
 
 def test_calls_that_begin_together_are_not_written_together(tmp_path):
@@ -527,7 +528,7 @@ def test_recording_that_cannot_be_written_ends_and_the_others_go_on(tmp_path, ca
     assert results[1]["error"] == "File too large"
     assert results[1]["recording"] == str(tmp_path / f"20260101T000000Z-{long}-a-inbound.wav")
     flushed = len(pcm(results[1]["recording"]))
-    assert 50_000 - 2 * 7680 <= 44 + 2 * flushed <= 50_000  # one more run passes 50,000 bytes
+    assert 50_000 - 2 * 6720 <= 44 + 2 * flushed <= 50_000  # one more run passes 50,000 bytes
     assert pcm(results[1]["recording"]) == [LOUD_U_PCM] * flushed
     assert [record.levelno for record in caplog.records] == [logging.ERROR]
     assert "File too large" in caplog.text
