@@ -354,7 +354,7 @@ def test_split_files_are_together_the_one_file(tmp_path):
 
 def test_file_is_finished_when_the_recording_has_gone_on_for_as_long(tmp_path):
     with recording(tmp_path, split_s=1, flush_s=0.02) as sink:
-        track = make_track()
+        track = make_track(call=UUID(int=1))  # whose first run has room for more than one frame
         sink.open(track)
         finished = []
         for i in range(200):
