@@ -6,6 +6,7 @@ With one worker it lives in the daemon's own process; of several, each has a pro
 
 from __future__ import annotations
 
+import sys
 import threading
 import time
 from ipaddress import ip_network
@@ -13,6 +14,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import structlog
 
+from pipeline.decoders import load_library
 from pipeline.dispatch import Dispatcher
 from pipeline.formats import declared_format
 from strep.callbook import CallBook
@@ -45,6 +47,10 @@ if TYPE_CHECKING:
 
 logger = structlog.get_logger("strep")
 
+SWITCH_INTERVAL_S = 0.001
+"""So long may a sink's thread keep the receive loop waiting for the interpreter, each time the loop
+comes out of the kernel. With Python's own 5 ms a flood fills the buffer while files are made."""
+
 
 class Worker:
     """Receiver, drain and sinks, from settings; `sockets` are those of `settings.media`.
@@ -62,6 +68,7 @@ class Worker:
         tell: Callable[[What, str], None],
     ) -> None:
         settle_heap()
+        sys.setswitchinterval(SWITCH_INTERVAL_S)
         self.number = number
         self._book = CallBook()
         self._pending_leg_s = _pending_leg_s(settings)
@@ -113,6 +120,7 @@ class Worker:
 
     def start(self) -> None:
         """Begin to receive, on the running event loop."""
+        load_library()  # now: with the first packet that needs it, all others would have to wait
         self._news.start()
         self.dispatcher.start()
         for call_leg_id in self._pause_files.legs():  # before any packet of theirs is read
