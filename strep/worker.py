@@ -52,6 +52,11 @@ SWITCH_INTERVAL_S = 0.001
 comes out of the kernel. With Python's own 5 ms a flood fills the buffer while files are made."""
 
 
+def preload() -> None:
+    """Load what some packet may need: all others would have to wait for it then."""
+    load_library()
+
+
 class Worker:
     """Receiver, drain and sinks, from settings; `sockets` are those of `settings.media`.
 
@@ -120,7 +125,7 @@ class Worker:
 
     def start(self) -> None:
         """Begin to receive, on the running event loop."""
-        load_library()  # now: with the first packet that needs it, all others would have to wait
+        preload()
         self._news.start()
         self.dispatcher.start()
         for call_leg_id in self._pause_files.legs():  # before any packet of theirs is read

@@ -12,7 +12,7 @@ import structlog
 from strep.figures import Overview, WorkerView
 from strep.nursery import Nursery
 from strep.receive.steering import worker_of
-from strep.worker import Worker
+from strep.worker import Worker, preload
 from strep.workerprocess import main
 from strep.workplace import WorkerError, Workplace
 
@@ -128,6 +128,7 @@ class ManyWorkers:
                         sock.close()
             return main(settings, sockets[number], number, channel)
 
+        preload()  # workers share the memory, and one that is started anew has it at once
         self._nursery = Nursery(work)
         self._places = [Workplace(number, self._nursery) for number in range(len(sockets))]
         self._tasks: list[asyncio.Task[None]] = []

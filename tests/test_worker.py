@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import json
 import socket
+import urllib.request
 from contextlib import closing
 from pathlib import Path
 
 import numpy as np
 import pytest
+from loopback import Serve
 from wirecases import CALL, rtp, strep
 
 from pipeline.decoders import load_library
@@ -48,6 +51,19 @@ def test_a_declared_codec_is_decoded_whether_it_was_told_before_or_after(
         worker.stop()
     assert codecs_heard == (["opus", "opus"] if is_decoded else ["unknown", "unknown"])
     assert end == ([1920, 960] if is_decoded else [0, 0])
+
+
+@pytest.mark.skipif(load_library() is None, reason="needs PyAV: strep[codecs]")
+@pytest.mark.skipif(not Path("/proc/self/maps").exists(), reason="needs Linux's /proc")
+@pytest.mark.parametrize("workers", ["1", "2"])
+def test_no_packet_has_to_wait_until_pyav_is_loaded(tmp_path, workers):
+    with Serve(tmp_path, "--workers", workers) as serve:
+        with urllib.request.urlopen(f"http://{serve.http}/healthz", timeout=5) as answer:
+            health = json.load(answer)
+        pids = [each["pid"] for each in health.get("workers", [])] or [serve.process.pid]
+        assert len(pids) == int(workers)
+        for pid in pids:
+            assert "libavcodec" in Path(f"/proc/{pid}/maps").read_text()
 
 
 def test_settings_that_change_reach_the_receiver(tmp_path):
