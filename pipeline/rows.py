@@ -44,6 +44,7 @@ class RowState:
     def _resize(self, rows: int) -> None:
         size = max(_FIRST_ROWS, 1 << (rows - 1).bit_length())
         kept = min(size, self.rows)
+        self._with_fresh: list[tuple[NDArray[Any], Any]] = []
         for name, (spec, value) in self.fresh.items():
             dtype, width = spec if isinstance(spec, tuple) else (spec, None)
             shape = size if width is None else (size, width)
@@ -52,10 +53,11 @@ class RowState:
             if kept:
                 grown[:kept] = getattr(self, name)[:kept]
             setattr(self, name, grown)
+            self._with_fresh.append((grown, value))
         self.rows = size
         self.moves += 1
 
     def renew(self, row: int) -> None:
         """Set one row to the fresh values."""
-        for name, (_, value) in self.fresh.items():
-            getattr(self, name)[row] = value
+        for column, value in self._with_fresh:
+            column[row] = value

@@ -39,6 +39,10 @@ class CrowdedTable(TrackTable):
         eleven = np.uint64(11)
         return (word0 % eleven * eleven + word1 % eleven) * np.uint64(4) + side
 
+    def _mixed(self, row):
+        one = slice(row, row + 1)
+        return int(self._mix(self._word0[one], self._word1[one], self._side[one])[0])
+
 
 def words(call_leg_id):
     return np.frombuffer(call_leg_id.bytes, np.uint64)
