@@ -25,7 +25,7 @@ from strep.portpairs import PortPairs
 from strep.receive.admission import Admission
 from strep.receive.drain import Drain, Port
 from strep.receive.gate import GateSettings
-from strep.receive.heap import settle_heap
+from strep.receive.heap import settle_collector, settle_heap
 from strep.receive.readers import open_reader
 from strep.receive.receiver import Binding, Receiver
 from strep.sinks import make_sinks, write_manifests
@@ -73,6 +73,7 @@ class Worker:
         tell: Callable[[What, str], None],
     ) -> None:
         settle_heap()
+        settle_collector()
         sys.setswitchinterval(SWITCH_INTERVAL_S)
         self.number = number
         self._book = CallBook()

@@ -243,9 +243,13 @@ FUNCTION(tones)
                 break;
             }
             /* a hop is full: it is judged together with the one before */
-            double power = (double)energy - square(now[2 * TONES]) / (double)hop;
+            double power = 0, least_power = least * (double)hop;
             int digit = -1;
-            is_loud = power >= least * (double)hop;
+            is_loud = (double)energy >= least_power; /* which is no less than the power */
+            if (is_loud) {
+                power = (double)energy - square(now[2 * TONES]) / (double)hop;
+                is_loud = power >= least_power;
+            }
             if (is_loud && track.energy_before[r] > 0)
                 digit = digit_of(before, now, power + track.energy_before[r], &rules);
             if (is_loud)

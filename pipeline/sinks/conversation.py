@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 
 MAX_PENDING = 256
 """Edges of speech that wait to be settled, of a conversation."""
+_NEVER_NS = 1 << 62
 DEFAULT_RATE_HZ = 8000
 """Of events before anything was heard of a track's rate."""
 
@@ -81,11 +82,10 @@ class ConversationSink(Sink):
         key = track.call_leg_id, track.leg
         conversation = self._conversations.get(key)
         if conversation is None:
-            conversation = _Conversation(
-                track,
-                _Condition("talk_over", self._overlap_ns),
-                _Condition("mutual_silence", self._silence_ns, track.opened_ns),
-            )
+            over = _Condition("talk_over", self._overlap_ns)
+            quiet = _Condition("mutual_silence", self._silence_ns)
+            quiet.begin(track.opened_ns)
+            conversation = _Conversation(track, over, quiet)
             self._conversations[key] = conversation
         self._parties[track.row] = _Party(track, conversation)
         conversation.open_tracks += 1
@@ -141,6 +141,7 @@ class ConversationSink(Sink):
         for condition in conversation.conditions:
             if condition.since_ns is not None:
                 self._turn(conversation, condition, conversation.settled_ns)
+        conversation.last_speaker = None  # a party names its conversation: no cycle is left behind
         return self._results(conversation)
 
     def _start(self, party: _Party, at_ns: int) -> None:
@@ -172,22 +173,23 @@ class ConversationSink(Sink):
             pending.append(edge)
         else:
             insort(pending, edge, key=lambda each: each[:2])
-        if len(conversation.pending) > MAX_PENDING:  # a sender's clock that runs far ahead
-            self._settle(conversation, conversation.pending[0][0])
-        self._schedule(conversation)
+        if len(pending) > MAX_PENDING:  # a sender's clock that runs far ahead
+            self._settle(conversation, pending[0][0])
+            self._schedule(conversation)
+        else:
+            self._settle_by(conversation, at_ns + self._settle_ns)
 
     def _schedule(self, conversation: _Conversation) -> None:
         """See to it that the conversation is settled when the next thing can be certain."""
-        pending = conversation.pending
-        first_ns = pending[0][0] if pending else None
-        for condition in conversation.conditions:
-            if condition.since_ns is not None and not condition.is_told:
-                certain_ns = condition.since_ns + condition.least_ns
-                if first_ns is None or certain_ns < first_ns:
-                    first_ns = certain_ns
-        if first_ns is None:
-            return
-        due_ns = first_ns + self._settle_ns
+        over, quiet = conversation.conditions
+        first_ns = min(over.certain_ns, quiet.certain_ns)
+        if conversation.pending:
+            first_ns = min(first_ns, conversation.pending[0][0])
+        if first_ns != _NEVER_NS:
+            self._settle_by(conversation, first_ns + self._settle_ns)
+
+    def _settle_by(self, conversation: _Conversation, due_ns: int) -> None:
+        """See to it that the conversation is settled by then."""
         if conversation.due_ns is None or due_ns < conversation.due_ns:
             conversation.due_ns = due_ns
             self._pushed += 1
@@ -198,41 +200,40 @@ class ConversationSink(Sink):
         # Python runs this for each edge of speech of every call: what does not change is not called
         pending, talking = conversation.pending, conversation.talking
         over, quiet = conversation.conditions
+        settled_ns = conversation.settled_ns
         while pending and pending[0][0] <= until_ns:
             at_ns, minus_step, direction, party = pending.pop(0)
-            at_ns = max(at_ns, conversation.settled_ns)  # one that was told late counts from now
-            conversation.settled_ns = at_ns
-            self._tell_starts(conversation)
+            settled_ns = max(settled_ns, at_ns)  # one that was told late counts from now
+            if over.certain_ns <= settled_ns or quiet.certain_ns <= settled_ns:
+                self._tell_starts(conversation, settled_ns)
             talking[direction] -= minus_step
             if minus_step < 0:
                 conversation.last_speaker = party
             parties = (talking["inbound"] > 0) + (talking["outbound"] > 0)
             if (parties > 1) is (over.since_ns is None):
-                self._turn(conversation, over, at_ns)
+                self._turn(conversation, over, settled_ns)
             if (parties == 0) is (quiet.since_ns is None):
-                self._turn(conversation, quiet, at_ns)
-        conversation.settled_ns = max(conversation.settled_ns, until_ns)
-        self._tell_starts(conversation)
+                self._turn(conversation, quiet, settled_ns)
+        conversation.settled_ns = max(settled_ns, until_ns)
+        self._tell_starts(conversation, conversation.settled_ns)
 
     def _turn(self, conversation: _Conversation, condition: _Condition, at_ns: int) -> None:
         """Let a condition begin to hold, or cease to."""
-        since_ns, condition.since_ns = condition.since_ns, None
+        since_ns = condition.since_ns
         if since_ns is None:
-            condition.since_ns, condition.is_told = at_ns, False
-        elif condition.is_told:
+            condition.begin(at_ns)
+            return
+        is_told = condition.certain_ns == _NEVER_NS
+        condition.since_ns, condition.certain_ns = None, _NEVER_NS
+        if is_told:
             self._tell(conversation, condition, "stopped", since_ns, at_ns)
 
-    def _tell_starts(self, conversation: _Conversation) -> None:
+    def _tell_starts(self, conversation: _Conversation, settled_ns: int) -> None:
         """Tell of conditions that have held for long enough by now."""
         for condition in conversation.conditions:
-            since_ns = condition.since_ns
-            if (
-                since_ns is not None
-                and not condition.is_told
-                and conversation.settled_ns - since_ns >= condition.least_ns
-            ):
-                condition.is_told = True
-                self._tell(conversation, condition, "started", since_ns)
+            if condition.certain_ns <= settled_ns and condition.since_ns is not None:
+                condition.certain_ns = _NEVER_NS
+                self._tell(conversation, condition, "started", condition.since_ns)
 
     def _tell(
         self, conversation: _Conversation, condition: _Condition, what: str, *moments_ns: int
@@ -275,7 +276,12 @@ class _Condition:
     least_ns: int
     since_ns: int | None = None
     """None while it does not hold."""
-    is_told: bool = False
+    certain_ns: int = _NEVER_NS
+    """When it will have held for long enough; never while it does not hold, or once it is told."""
+
+    def begin(self, at_ns: int) -> None:
+        """Hold from then on."""
+        self.since_ns, self.certain_ns = at_ns, at_ns + self.least_ns
 
 
 @dataclass(slots=True)

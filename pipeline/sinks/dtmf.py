@@ -240,7 +240,7 @@ class DtmfSink(Sink):
             rules.bridge,
             room,
         )
-        over: Over = list(zip(*self._over[:, :count].tolist(), strict=True))
+        over: Over = list(zip(*self._over[:, :count].tolist(), strict=True)) if count else []
         return over
 
     def _detect(self, block: AudioBlock, rules: _Rules) -> Over:

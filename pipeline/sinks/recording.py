@@ -260,7 +260,9 @@ class Recording:
         if last is None or last.done():  # files are finished in their order
             return done()
         result: Future[T] = Future()
-        last.add_done_callback(lambda _: _settle(result, done))
+        # a future keeps what it called, and `done` may lead back to it: no cycle is left behind
+        waiting = [done]
+        last.add_done_callback(lambda _: _settle(result, waiting.pop()))
         return result
 
     def _path(self, piece: Piece) -> Path | None:

@@ -152,15 +152,14 @@ class SpeechSink(Sink):
 
     def _change(self, started: NDArray[np.intp], stopped: NDArray[np.intp], rate_hz: int) -> None:
         """Start and stop segments on these rows, none of which is in both."""
+        pad, activity = in_samples(self._pad_ms, rate_hz), self._activity
         for row in started.tolist():
-            self._start_segment(row, rate_hz)
+            self._start_segment(row, activity.begin.item(row) - pad, rate_hz)
         for row in stopped.tolist():
-            end = int(self._activity.end[row]) + in_samples(self._pad_ms, rate_hz)
-            self._stop_segment(row, end, rate_hz)
+            self._stop_segment(row, activity.end.item(row) + pad, rate_hz)
 
-    def _start_segment(self, row: int, rate_hz: int) -> None:
+    def _start_segment(self, row: int, start: int, rate_hz: int) -> None:
         speech = self._speech[row]
-        start = int(self._activity.begin[row]) - in_samples(self._pad_ms, rate_hz)
         speech.rate_hz = rate_hz
         # where the sender's timestamps step back, positions do
         speech.start = max(start, speech.end)
@@ -275,8 +274,8 @@ class Activity(RowState):
 
         It is at least that of samples of one step: a network may take silence for speech.
         """
-        mean = self.energy[row] / max(int(self.active_samples[row]), 1)
-        return max(float(mean), 1.0) / FULL_SCALE_POWER
+        mean = self.energy.item(row) / max(self.active_samples.item(row), 1)
+        return max(mean, 1.0) / FULL_SCALE_POWER
 
 
 def in_samples(duration_ms: float, rate_hz: int) -> int:

@@ -1,11 +1,15 @@
-"""Memory that was freed, and that the C library keeps for later, back to the system."""
+"""Memory: what was freed goes back to the system, and looking for garbage stops no packet."""
 
 from __future__ import annotations
 
 import ctypes
+import gc
 
 _M_MMAP_THRESHOLD = -3
 _LARGE_BYTES = 4 * 2**20
+_YOUNG_OBJECTS = 10_000
+
+_trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
 
 
 def settle_heap() -> None:
@@ -21,6 +25,17 @@ def settle_heap() -> None:
 
 def trim_heap() -> None:
     """Give back what can be, where the C library has a function for it (glibc's malloc_trim)."""
-    trim = getattr(ctypes.CDLL(None), "malloc_trim", None)
-    if trim is not None:
-        trim(0)
+    if _trim is not None:
+        _trim(0)
+
+
+def settle_collector() -> None:
+    """Have Python look for garbage in cycles a tenth as often as it does by itself.
+
+    What the packet path and the sinks make is freed without that: nothing of theirs forms cycles.
+    To look through the objects of ten thousand tracks takes a twentieth of a second, in which no
+    packet is read.
+    """
+    gc.collect()
+    gc.freeze()  # what is there by now stays for good
+    gc.set_threshold(_YOUNG_OBJECTS, 10, 10)
