@@ -13,6 +13,7 @@ from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, T
 
 from bench import (
     accounting,
+    analysis,
     codecs,
     comparison,
     latency,
@@ -32,7 +33,7 @@ if TYPE_CHECKING:
     from bench.report import Benchmark
 
 _MODULES = (
-    comparison, throughput, merging, realtime, latency, memory, scaling, stages, codecs, vad,
+    comparison, throughput, analysis, merging, realtime, latency, memory, scaling, stages, codecs, vad,
 )  # fmt: skip
 BENCHMARKS = {module.BENCHMARK.name: module.BENCHMARK for module in _MODULES}
 

@@ -212,7 +212,7 @@ class Dispatcher:
                 left -= 1
                 event = self._inbox.popleft()
                 for runner in self._listeners:
-                    runner.call("event", event)
+                    runner.hear(event)
         finally:
             self._is_delivering = False
 
@@ -311,6 +311,17 @@ class InlineRunner:
     def call(self, method: str, *args: object) -> None:
         """Call a method of the sink."""
         self._run(method, *args)
+
+    def hear(self, event: Event) -> None:
+        """Hand an event to the sink: `call`, in fewer steps, for each edge of speech there is."""
+        if not self._is_on:
+            return
+        try:
+            self.sink.event(event)
+        except Exception as error:  # noqa: BLE001 -- whatever a user's code raises ends here
+            self._failed("event", error)
+        else:
+            self._errors_in_a_row["event"] = 0
 
     def close(self, closing: Closing) -> None:
         """Close a track and collect the sink's results."""
@@ -546,6 +557,10 @@ class ThreadRunner(InlineRunner):
         if method in {"tick", "silence", "event"} and len(self._queue) > MAX_QUEUED_CALLS:
             return
         self._queue.append(lambda: self._run(method, *args))
+
+    def hear(self, event: Event) -> None:
+        """Queue an event."""
+        self.call("event", event)
 
     def close(self, closing: Closing) -> None:
         """Queue the closing of a track."""
