@@ -33,7 +33,8 @@ if TYPE_CHECKING:
     from bench.report import Benchmark
 
 _MODULES = (
-    comparison, throughput, analysis, merging, realtime, latency, memory, scaling, stages, codecs, vad,
+    comparison, throughput, analysis, merging, realtime, latency, memory, scaling, stages, codecs,
+    vad,
 )  # fmt: skip
 BENCHMARKS = {module.BENCHMARK.name: module.BENCHMARK for module in _MODULES}
 
