@@ -35,6 +35,14 @@ REPORTS = {
             for tracks in (100, 4000)
         ],
     ),
+    "analysis": Report(
+        "analysis",
+        [
+            {"tracks": tracks, "sinks": sinks, "us_per_packet": us, "of_none": us / 1.2, "lost": lost}
+            for tracks, lost in ((1000, 0), (8000, 12))
+            for sinks, us in (("none", 1.2), ("vad", 1.3), ("vad, dtmf", 1.4), ("all", 1.5))
+        ],
+    ),
     "merging": Report(
         "merging",
         [
@@ -185,6 +193,12 @@ def test_workers_are_shown_beside_one():
     assert cells(shown("workers"), "2") == [
         "2", "3,200", "2.20", "1.05", "1.90 times one worker's", "1",
     ]  # fmt: skip
+
+
+def test_analysis_is_shown_by_tracks_and_sinks():
+    lines = shown("analysis").splitlines()
+    assert cells(lines[-5], "1,000") == ["1,000", "all", "1.50", "1.25", "none"]
+    assert cells(lines[-1], "8,000") == ["8,000", "all", "1.50", "1.25", "12"]
 
 
 def test_merging_is_shown_by_how_many_come_together():
