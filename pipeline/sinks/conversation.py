@@ -165,26 +165,52 @@ class ConversationSink(Sink):
             self._edge(party, at_ns, -1)
 
     def _edge(self, party: _Party, at_ns: int, step: int) -> None:
-        conversation = party.conversation
-        edge = (at_ns, -step, party.track.direction, party)
-        # at one moment those who begin come first, so that nobody is thought silent in between
+        """Take in that a party begins or ceases to speak, and settle when that may tell anything.
+
+        Most edges tell nothing: a pause ends, or the other one takes over. They wait for one that
+        may, which spares most of the work.
+        """
+        conversation, direction = party.conversation, party.track.direction
         pending = conversation.pending
+        certain_ns = self._certain_ns(conversation, direction, at_ns, step)
+        # at one moment those who begin come first, so that nobody is thought silent in between
+        edge = (at_ns, -step, certain_ns, direction, party)
         if not pending or pending[-1][:2] <= edge[:2]:
             pending.append(edge)
-        else:
+        else:  # told late: nothing that was thought of this and of the later ones holds
             insort(pending, edge, key=lambda each: each[:2])
+            first = pending.index(edge)
+            pending[first:] = [(each[0], each[1], each[0], *each[3:]) for each in pending[first:]]
+            certain_ns = at_ns
         if len(pending) > MAX_PENDING:  # a sender's clock that runs far ahead
             self._settle(conversation, pending[0][0])
             self._schedule(conversation)
-        else:
-            self._settle_by(conversation, at_ns + self._settle_ns)
+        elif certain_ns != _NEVER_NS:
+            self._settle_by(conversation, certain_ns + self._settle_ns)
+
+    def _certain_ns(
+        self, conversation: _Conversation, direction: DirectionName, at_ns: int, step: int
+    ) -> int:
+        """Return when there will be something to tell, if an edge is the last one there is."""
+        speaking, before = conversation.speaking, conversation.parties
+        speaking[direction] += step
+        parties = (speaking["inbound"] > 0) + (speaking["outbound"] > 0)
+        if parties == before:
+            return _NEVER_NS
+        since_ns, conversation.since_ns = conversation.since_ns, at_ns
+        conversation.parties = parties
+        over, quiet = conversation.conditions
+        if parties == 1:  # what ends is told when it was told of, or could be
+            ended = quiet if before == 0 else over
+            return at_ns if at_ns - since_ns >= ended.least_ns else _NEVER_NS
+        return at_ns + (over if parties == 2 else quiet).least_ns
 
     def _schedule(self, conversation: _Conversation) -> None:
         """See to it that the conversation is settled when the next thing can be certain."""
-        over, quiet = conversation.conditions
-        first_ns = min(over.certain_ns, quiet.certain_ns)
-        if conversation.pending:
-            first_ns = min(first_ns, conversation.pending[0][0])
+        first_ns = min(
+            *(condition.certain_ns for condition in conversation.conditions),
+            *(edge[2] for edge in conversation.pending),
+        )
         if first_ns != _NEVER_NS:
             self._settle_by(conversation, first_ns + self._settle_ns)
 
@@ -202,7 +228,7 @@ class ConversationSink(Sink):
         over, quiet = conversation.conditions
         settled_ns = conversation.settled_ns
         while pending and pending[0][0] <= until_ns:
-            at_ns, minus_step, direction, party = pending.pop(0)
+            at_ns, minus_step, _, direction, party = pending.pop(0)
             settled_ns = max(settled_ns, at_ns)  # one that was told late counts from now
             if over.certain_ns <= settled_ns or quiet.certain_ns <= settled_ns:
                 self._tell_starts(conversation, settled_ns)
@@ -319,8 +345,15 @@ class _Conversation:
         self.spans: dict[DirectionName, list[tuple[int, int]]] = {}
         """What each direction said, for the results."""
         self.dropped = 0
-        self.pending: list[tuple[int, int, DirectionName, _Party]] = []
-        """Edges that are not settled yet, in order: moment, -1 for a start and 1 for a stop."""
+        self.speaking: dict[DirectionName, int] = {"inbound": 0, "outbound": 0}
+        """Tracks that speak by all that was told, by direction."""
+        self.parties = 0
+        """Directions that do."""
+        self.since_ns = first.opened_ns
+        """Since when it is so many; no later, where edges were not told in order."""
+        self.pending: list[tuple[int, int, int, DirectionName, _Party]] = []
+        """Edges that are not settled yet, in order: moment, -1 for a start and 1 for a stop, when
+        it makes something certain."""
         self.talking: dict[DirectionName, int] = {"inbound": 0, "outbound": 0}
         """Tracks that speak at `settled_ns`, by direction."""
         self.settled_ns = first.opened_ns

@@ -38,7 +38,10 @@ REPORTS = {
     "analysis": Report(
         "analysis",
         [
-            {"tracks": tracks, "sinks": sinks, "us_per_packet": us, "of_none": us / 1.2, "lost": lost}
+            {
+                "tracks": tracks, "sinks": sinks, "us_per_packet": us, "of_none": us / 1.2,
+                "lost": lost,
+            }
             for tracks, lost in ((1000, 0), (8000, 12))
             for sinks, us in (("none", 1.2), ("vad", 1.3), ("vad, dtmf", 1.4), ("all", 1.5))
         ],
