@@ -40,6 +40,12 @@ _LARGEST = 0xFFFF_FFFF
 _FILL_BYTES = 1 << 16
 _COPY_BYTES = 1 << 20
 _MOST_CHANNELS = 64
+_O_TMPFILE: int | None = getattr(os, "O_TMPFILE", None)
+_NO_UNNAMED_FILES = {
+    *(errno.ENOSYS, errno.EOPNOTSUPP, errno.EISDIR, errno.EINVAL),  # system or file system
+    *(errno.ENOENT, errno.EXDEV, errno.EPERM),  # no /proc, or not what it is on Linux
+}
+"""What is said where a file cannot be made without a name, or cannot get one."""
 _syncfs = getattr(ctypes.CDLL(None, use_errno=True), "syncfs", None)
 CAN_SYNC_FILE_SYSTEMS = _syncfs is not None
 """Whether the system can bring a whole file system to disk; Linux can."""
@@ -113,6 +119,30 @@ def _lock(fd: int) -> None:
     fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
+def _make(path: Path, content: bytes) -> bool:
+    """Make a file that has its content by the time it has its name; False where that cannot be.
+
+    So a process that is killed meanwhile leaves no file behind that does not open. Raises OSError,
+    FileExistsError where the name is taken.
+    """
+    if _O_TMPFILE is None:
+        return False
+    try:
+        fd = os.open(path.parent, os.O_WRONLY | _O_TMPFILE, 0o666)
+        try:
+            if os.write(fd, content) < len(content):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+            # with a folder's descriptor, whichever, Python has the system follow this link
+            os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd)
+        finally:
+            os.close(fd)
+    except OSError as error:
+        if error.errno in _NO_UNNAMED_FILES:
+            return False
+        raise
+    return True
+
+
 def _leave_some(fd: int) -> None:
     """Raise OSError where so many files are open that others need what is left."""
     limit, _ = resource.getrlimit(resource.RLIMIT_NOFILE)
@@ -142,10 +172,16 @@ class WavFile:
         self._frame_bytes = sample_format.dtype.itemsize * channels
         # With the part's name taken first, nobody can finish a file of this name after the check.
         part = self.part
-        self._fd = os.open(part, os.O_RDWR | os.O_CREAT | os.O_EXCL, 0o666)
+        is_made = _make(part, header(sample_format, channels, rate_hz, 0))
+        try:
+            self._fd = os.open(part, os.O_RDWR | (0 if is_made else os.O_CREAT | os.O_EXCL), 0o666)
+        except FileNotFoundError:
+            if not is_made:
+                raise
+            raise FileExistsError(f"{part} was taken for one that was left over") from None
         try:
             _lock(self._fd)
-        except BlockingIOError:  # somebody took it for one that was left over
+        except BlockingIOError:  # likewise
             self.close()
             raise FileExistsError(f"{part} is locked") from None
         except OSError:
@@ -154,7 +190,8 @@ class WavFile:
             _leave_some(self._fd)
             if os.fstat(self._fd).st_nlink == 0 or path.exists():
                 raise FileExistsError(f"{path} exists, or its part was removed")
-            self.write_header()
+            if not is_made:
+                self.write_header()
         except OSError:
             self.discard()
             raise

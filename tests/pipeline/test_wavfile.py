@@ -1,5 +1,7 @@
 from __future__ import annotations
 
+import errno
+import io
 import os
 import resource
 from contextlib import suppress
@@ -15,6 +17,13 @@ from pipeline.sinks.wavfile import ALAW, MULAW, PCM16, WavFile, header
 
 def column(*samples, dtype=np.int16):
     return np.array(samples, dtype)[:, None]
+
+
+def umask():
+    """Return what the process takes away from new files' permissions."""
+    mask = os.umask(0)
+    os.umask(mask)
+    return mask
 
 
 def names(directory):
@@ -165,6 +174,57 @@ def test_name_that_is_taken_is_refused_and_left_alone(tmp_path):
     assert (tmp_path / "a.wav").read_text() == "mine"
     assert (tmp_path / "b.wav.part").read_text() == "mine too"
     assert names(tmp_path) == ["a.wav", "b.wav.part"]
+
+
+@pytest.fixture(params=["unnamed at first", "named at once", "no /proc"])
+def way(request, monkeypatch):
+    """How files are made: as Linux can, as others do, and where there is no way to name them."""
+    if request.param == "named at once":
+        monkeypatch.setattr("pipeline.sinks.wavfile._O_TMPFILE", None)
+    elif request.param == "no /proc":
+
+        def link(*_args, **_names):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+
+        monkeypatch.setattr(os, "link", link)
+    elif not hasattr(os, "O_TMPFILE"):
+        pytest.skip("needs files without a name: Linux")
+    return request.param
+
+
+@pytest.mark.usefixtures("way")
+def test_file_is_made_and_named_in_every_way(tmp_path):
+    (tmp_path / "b.wav.part").write_text("mine")
+    (tmp_path / "c.wav").write_text("mine too")
+    file = WavFile(tmp_path / "a.wav", PCM16, 1, 8000)
+    with pytest.raises(BlockingIOError):
+        WavFile.adopt(file.part)
+    for name in "a.wav", "b.wav", "c.wav":
+        with pytest.raises(FileExistsError):
+            WavFile(tmp_path / name, PCM16, 1, 8000)
+    assert names(tmp_path) == ["a.wav.part", "b.wav.part", "c.wav"]
+    file.write(0, column(1, 2))
+    finish(file)
+    assert soundfile.read(tmp_path / "a.wav", dtype="int16")[0].tolist() == [1, 2]
+    assert oct((tmp_path / "a.wav").stat().st_mode & 0o777) == oct(0o666 & ~umask())
+
+
+@pytest.mark.skipif(not hasattr(os, "O_TMPFILE"), reason="needs files without a name: Linux")
+def test_file_has_its_name_only_when_it_opens(tmp_path, monkeypatch):
+    """So that a process that is killed while it makes one leaves no file that does not open."""
+    seen = []
+    link = os.link
+
+    def look(file, name, **how):
+        seen.append(names(tmp_path))
+        link(file, name, **how)
+        seen.append(soundfile.info(io.BytesIO(name.read_bytes())).frames)
+
+    monkeypatch.setattr(os, "link", look)
+    file = WavFile(tmp_path / "a.wav", PCM16, 1, 8000)
+    assert seen == [[], 0]
+    file.discard()
+    assert names(tmp_path) == []
 
 
 def test_discarded_file_leaves_nothing(tmp_path):
