@@ -183,7 +183,7 @@ class ConversationSink(Sink):
             pending[first:] = [(each[0], each[1], each[0], *each[3:]) for each in pending[first:]]
             certain_ns = at_ns
         if len(pending) > MAX_PENDING:  # a sender's clock that runs far ahead
-            self._settle(conversation, pending[0][0])
+            self._settle(conversation, pending[MAX_PENDING // 2][0])
             self._schedule(conversation)
         elif certain_ns != _NEVER_NS:
             self._settle_by(conversation, certain_ns + self._settle_ns)
