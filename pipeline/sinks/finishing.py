@@ -156,27 +156,33 @@ class Finisher:
 
     def _run(self) -> None:
         let_others_go_first()
+        while self._finish_some():
+            pass
+
+    def _finish_some(self) -> bool:
+        """Wait for files and finish them, at most as many as share a sync of their folders.
+
+        False at the end. By itself, so that nothing of them is kept while the thread waits.
+        """
         at_once = 1 if self._format is not None else _FOLDER_BATCH
-        is_running = True
-        while is_running:
-            jobs: list[_Job | _Look] = []
-            if not self._unsynced:
-                jobs.append(self._jobs.get())
-            while len(jobs) < at_once and not self._jobs.empty():
-                jobs.append(self._jobs.get())
-            self._sync_some()
-            finished = [
-                (job, self._finish(job.file, is_encoded=job.is_encoded))
-                for job in jobs
-                if isinstance(job, _Job)
-            ]
-            if self._sync:
-                self.sync_folders({done.path.parent for _, done in finished if done.path})
-            for job, done in finished:
-                self._taken[0] += 1
-                self._taken[1] += job.file.data_bytes
-                job.outcome.set_result(done)
-            is_running = _Look.STOP not in jobs
+        jobs: list[_Job | _Look] = []
+        if not self._unsynced:
+            jobs.append(self._jobs.get())
+        while len(jobs) < at_once and not self._jobs.empty():
+            jobs.append(self._jobs.get())
+        self._sync_some()
+        finished = [
+            (job, self._finish(job.file, is_encoded=job.is_encoded))
+            for job in jobs
+            if isinstance(job, _Job)
+        ]
+        if self._sync:
+            self.sync_folders({done.path.parent for _, done in finished if done.path})
+        for job, done in finished:
+            self._taken[0] += 1
+            self._taken[1] += job.file.data_bytes
+            job.outcome.set_result(done)
+        return _Look.STOP not in jobs
 
     def _finish(self, file: WavFile, *, is_encoded: bool) -> Outcome:
         """Complete a file and give it its name; raises nothing."""

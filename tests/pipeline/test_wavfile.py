@@ -4,6 +4,8 @@ import errno
 import io
 import os
 import resource
+import threading
+import weakref
 from contextlib import suppress
 from pathlib import Path
 
@@ -280,3 +282,15 @@ def test_last_descriptors_are_left_to_others(tmp_path):
         for file in files:
             file.discard()
     assert [path.name for path in tmp_path.iterdir()] == ["manifest"]
+
+
+def test_finisher_keeps_nothing_of_a_file_while_it_waits_for_the_next(tmp_path):
+    finisher = Finisher(sync=True)
+    finisher.start()
+    outcome = finisher.finish(WavFile(tmp_path / "a.wav", PCM16, 1, 8000))
+    outcome.result(10)
+    is_gone = threading.Event()
+    weakref.finalize(outcome, is_gone.set)
+    del outcome
+    assert is_gone.wait(10)
+    finisher.stop()
