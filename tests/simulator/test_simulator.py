@@ -87,10 +87,15 @@ def test_bridged_call_has_a_leg_b_that_hears_what_leg_a_says():
 
 def test_digits_are_in_the_packets_of_the_side_that_types():
     async def story(simulator):
-        event = {"kind": "digits", "at_s": 0, "digits": "1"}
+        event = {"kind": "digits", "at_s": 0.5, "digits": "1"}
         call = caller(simulator, call={"legs": 2}, event=[event])
         simulator.command("fork_start", call, TARGET)
-        return [TELEPHONE_EVENT in log.columns["payload_type"] for log in simulator.logs()]
+        types = [log.columns["payload_type"] for log in simulator.logs()]
+        async with asyncio.timeout(10):
+            while TELEPHONE_EVENT not in types[0]:
+                await asyncio.sleep(0.01)
+                types = [log.columns["payload_type"] for log in simulator.logs()]
+        return [TELEPHONE_EVENT in each for each in types]
 
     assert simulated(story) == [True, False, False, False]
 
