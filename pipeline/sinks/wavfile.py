@@ -132,7 +132,7 @@ def _make(path: Path, content: bytes) -> bool:
         try:
             if os.write(fd, content) < len(content):
                 raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
-            # with a folder's descriptor, whichever, Python has the system follow this link
+            # only with a descriptor, whichever, does Python have the system follow this link
             os.link(f"/proc/self/fd/{fd}", path, src_dir_fd=fd)
         finally:
             os.close(fd)
