@@ -272,9 +272,7 @@ def test_what_waits_to_be_settled_is_bounded():
     call = Call(outbound_s=None)
     for at_s in range(10 * MAX_PENDING):  # nobody tells the time
         call.says("inbound", 1000 + at_s, 1000.5 + at_s)
-    (conversation,) = call.sink._conversations.values()
-    assert len(conversation.pending) <= MAX_PENDING
-    assert len(call.sink._due) < 10
+    assert call.sink._turns.pending <= MAX_PENDING
 
 
 @pytest.mark.parametrize(
@@ -349,40 +347,3 @@ def test_events_and_results_equal_those_of_the_whole_call(one, other, late):
     for kind, expected in (("talk_over", over), ("mutual_silence", silence)):
         stopped = [facts for name, *facts in call.events if name == f"{kind}_stopped"]
         assert np.allclose(np.reshape(stopped, (-1, 2)), expected)
-
-
-class EagerSink(ConversationSink):
-    """Settles at every edge, whether or not it may tell anything."""
-
-    def _certain_ns(self, conversation, direction, at_ns, step):
-        super()._certain_ns(conversation, direction, at_ns, step)
-        return at_ns
-
-
-@given(speech, speech, st.lists(st.integers(0, 7), min_size=1, max_size=40), st.integers(1, 5))
-@settings(max_examples=200)
-def test_settling_only_when_it_may_tell_anything_tells_the_same_at_the_same_time(
-    one, other, lateness, beat
-):
-    # in tenths of a second; an edge is told up to `settle_ms` after the fact
-    edges = []
-    for direction, spans in (("inbound", one), ("outbound", other)):
-        at = 0
-        for pause, talk in spans:
-            for kind, length in (("started", pause), ("stopped", talk)):
-                at += length
-                late = lateness[len(edges) % len(lateness)]
-                told = max([at + late, *(edge[0] for edge in edges if edge[1] == direction)])
-                edges.append((min(told, at + 7), direction, kind, at))
-    edges.sort(key=lambda edge: edge[0])
-    tellings = []
-    for sink in (ConversationSink, EagerSink):
-        call = Call(sink=sink, silence_s=2.0, overlap_ms=500, settle_ms=750)
-        telling, waiting = [], list(edges)
-        for now in range(0, 800, beat):
-            while waiting and waiting[0][0] <= now:
-                call.edge(*waiting.pop(0)[1:])
-            call.until(now / 10)
-            telling += [(now, event) for event in call.events[len(telling) :]]
-        tellings.append(telling)
-    assert tellings[0] == tellings[1]
