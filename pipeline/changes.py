@@ -62,10 +62,14 @@ class Changes(RowState):
         super().renew(row)
         self._changes.pop(row, None)
 
+    def number(self, codec: str) -> int:
+        """Return what stands for a codec in the column."""
+        return self._numbers.setdefault(codec, len(self._numbers) + 1)
+
     def hear(self, block: AudioBlock) -> None:
         """Take in the codec of received frames."""
         name, rows = block.codec.name, block.rows
-        number = self._numbers.setdefault(name, len(self._numbers) + 1)
+        number = self.number(name)
         before = self.codec.take(rows)
         is_other = before != number
         if not is_other.any():

@@ -154,7 +154,7 @@ class Pipeline:
         self._straight = (
             None
             if kernel is None
-            else StraightWay(kernel, self.bank, self.statistics, self.playout)
+            else StraightWay(kernel, self.bank, self.statistics, self.playout, self.changes)
         )
 
     def open(self, track: Track, *, sequence: int, timestamp: int = -1) -> None:
@@ -187,7 +187,8 @@ class Pipeline:
             return
         if self._straight is not None and not self.bank.is_crowded:
             odd, blocks = self._straight.push(packets)
-            self._write(blocks)
+            for block in blocks:  # of tracks whose codec is known
+                self._hand_on(block)
             if not len(odd):
                 return
             packets = packets.take(odd)
@@ -379,10 +380,13 @@ class Pipeline:
     def _write(self, blocks: Iterable[AudioBlock]) -> None:
         for block in blocks:
             self.changes.hear(block)
-            if self.filling is not None:
-                for filler in self.filling.fill(block):
-                    self.dispatcher.write(filler)
-            self.dispatcher.write(block)
+            self._hand_on(block)
+
+    def _hand_on(self, block: AudioBlock) -> None:
+        if self.filling is not None:
+            for filler in self.filling.fill(block):
+                self.dispatcher.write(filler)
+        self.dispatcher.write(block)
 
     def _begin(self, track: Track) -> None:
         self.timelines.open(track.row, track.opened_ns)

@@ -1,9 +1,9 @@
 """The straight way of packets that need no thought, in one pass of the compiled kernel.
 
-Most packets are in sequence, of the source that feeds their track, with audio that begins where
-the frame before ended. For these the jitter bank, the statistics and the playout only step on;
-the kernel steps all three, packet by packet, and says which frames make which blocks. The first
-packet of a track that is any different, and all behind it, are left to the others.
+Most packets are in sequence, of the source that feeds their track, with audio of the same codec
+that begins where the frame before ended. For these the jitter bank, the statistics and the playout
+only step on; the kernel steps all three, packet by packet, and says which frames make which blocks.
+The first packet of a track that is any different, and all behind it, are left to the others.
 """
 
 from __future__ import annotations
@@ -22,6 +22,7 @@ if TYPE_CHECKING:
 
     from numpy.typing import NDArray
 
+    from pipeline.changes import Changes
     from pipeline.jitter import JitterBank
     from pipeline.packets import Packets
     from pipeline.playout import Playout
@@ -32,22 +33,30 @@ class StraightWay:
     """Steps the state of others: theirs are the columns and totals."""
 
     def __init__(
-        self, kernel: ModuleType, bank: JitterBank, statistics: Statistics, playout: Playout
+        self,
+        kernel: ModuleType,
+        bank: JitterBank,
+        statistics: Statistics,
+        playout: Playout,
+        changes: Changes,
     ) -> None:
         self._kernel = kernel
         self._bank = bank
         self._statistics = statistics
         self._playout = playout
+        self._changes = changes
         self._epoch = 0
-        self._bound = (0, 0, 0)
+        self._bound: tuple[int, ...] = ()
         self._state: Any = None
         self._pcm = np.zeros(0, np.int16)
         self._out = np.zeros((10, 0), np.int64)
         self._out_columns: Any = None
-        rate_hz = np.zeros(PAYLOAD_TYPES, np.int64)
+        rate_hz, codec_number = np.zeros((2, PAYLOAD_TYPES), np.int64)
         for payload_type, codec in CODECS.items():
             rate_hz[payload_type] = codec.sample_rate_hz
+            codec_number[payload_type] = changes.number(codec.name)
         self._rate_hz = rate_hz
+        self._codec_number = codec_number
         self._max_gap = np.round(playout.max_gap_s * rate_hz).astype(np.int64)
 
     def push(self, packets: Packets) -> tuple[NDArray[np.intp], Iterator[AudioBlock]]:
@@ -60,7 +69,8 @@ class StraightWay:
         if len(self._out[0]) < n:
             self._out = np.zeros((10, max(n, 2 * len(self._out[0]))), np.int64)
             self._out_columns = self._kernel.Columns(*self._out)
-        now = (self._bank.moves, self._statistics.moves, self._playout.moves)
+        states = (self._bank, self._statistics, self._playout, self._changes)
+        now = tuple([state.moves for state in states])
         if self._bound != now:
             self._bound = now
             self._bind()
@@ -85,7 +95,7 @@ class StraightWay:
 
     def unbind(self) -> None:
         """Let go of the columns: what holds them keeps their memory."""
-        self._bound = (0, 0, 0)
+        self._bound = ()
         self._state = None
 
     def _blocks(
@@ -122,4 +132,5 @@ class StraightWay:
             playout.rate_hz,
             playout.timestamp_gaps, playout.silence_samples, playout.needs_care,
             self._rate_hz, self._max_gap, np.zeros(bank.rows, np.int64),
+            self._changes.codec, self._codec_number,
         )  # fmt: skip

@@ -159,19 +159,21 @@ static int is_same(const Group *one, const Group *other)
 }
 
 /* pipeline.pipeline.Pipeline.push for packets that go straight through: in sequence, of the
- * track's source, with nothing held, and with audio whose timestamp continues the track's or
- * leaves a gap that is believed, and that does not come far too late after a pause. The first packet of a track that does not, and all that come
- * behind it, are named in `odd` and left to the caller, who takes them afterwards.
+ * track's source, with nothing held, and with audio of the track's codec whose timestamp continues
+ * the track's or leaves a gap that is believed, and that does not come far too late after a pause.
+ * The first packet of a track that does not, and all that come behind it, are named in `odd` and
+ * left to the caller, who takes them afterwards.
  *
  * `mark` has an entry for each row and is not to be touched; `epoch` is another number, above 0, at
- * each call; `max_ahead_ns` is the playout's. Returns the groups, a list of (frames, payload type, bytes) in the order in which they
- * lie in `out`; how many are odd; and how many gaps of silence there were, and samples in them. */
+ * each call; `max_ahead_ns` is the playout's. Returns the groups, a list of (frames, payload type,
+ * bytes) in the order in which they lie in `out`; how many are odd; and how many gaps of silence
+ * there were, and samples in them. */
 FUNCTION(advance)
 {
     (void)module;
     Py_buffer *table[3];
     int64_t number[3];
-    if (!arguments_of(arguments, count, 3, (Py_ssize_t[]){25, 9, 10}, table, 3, number))
+    if (!arguments_of(arguments, count, 3, (Py_ssize_t[]){27, 9, 10}, table, 3, number))
         return NULL;
     int64_t n = number[0], epoch = number[1], max_ahead_ns = number[2];
 
@@ -189,6 +191,8 @@ FUNCTION(advance)
     const uint8_t *needs_care = state[21].buf;
     const int64_t *rate_of_type = state[22].buf, *max_gap_of_type = state[23].buf;
     int64_t *mark = state[24].buf;
+    int8_t *codec = state[25].buf;
+    const int64_t *codec_of_type = state[26].buf;
 
     const int64_t *row = packet[0].buf, *p_ssrc = packet[1].buf, *p_sequence = packet[2].buf;
     const int64_t *p_timestamp = packet[3].buf, *p_type = packet[4].buf, *p_ns = packet[5].buf;
@@ -207,7 +211,8 @@ FUNCTION(advance)
         int64_t round = mark[r] >> ROUND_BITS == epoch ? mark[r] & LEFT_OUT : 0;
         int64_t gap = 0, g = 0, waited = 0, late = 0;
         int is_straight = round < LEFT_OUT && p_sequence[i] == next_sequence[r] &&
-                          p_ssrc[i] == ssrc[r] && !ahead[r] && rate && size && !needs_care[r];
+                          p_ssrc[i] == ssrc[r] && !ahead[r] && rate && size && !needs_care[r] &&
+                          (!codec[r] || codec[r] == codec_of_type[type]);
         if (is_straight && end[r] > 0) {
             gap = (int32_t)(uint32_t)(p_timestamp[i] - next_timestamp[r]);
             is_straight = gap >= 0 && gap <= max_gap_of_type[type] && rate_hz[r] == rate;
@@ -291,6 +296,7 @@ FUNCTION(advance)
         int64_t elapsed = waited + frame_ns;
         late_ns[r] = late - clamp(late, elapsed > 0 ? elapsed >> LEAK_BITS : 0);
         rate_hz[r] = rate;
+        codec[r] = (int8_t)codec_of_type[type];
     }
 
     /* a track's frames stay in their order when those of an earlier round lie before */

@@ -230,8 +230,8 @@ class Receiver:
             side, leg_id = side[which], leg_id.take(which, axis=1)
             if (batch.kind[which] == Kind.RTP).any():
                 self._name_rtp(batch, which, leg_id, side)
-        rows = self.table.lookup(leg_id[0], leg_id[1], side)
-        if rows.min() == NO_ROW:
+        rows, missing = self.table.lookup(leg_id[0], leg_id[1], side)
+        if missing:
             which = np.arange(n) if which is None else which
             self._open_new(batch, which, rows, leg_id, side)
             known = np.flatnonzero(rows >= 0)

@@ -146,7 +146,7 @@ class RtcpListener:
     def _row(self, keys: Iterator[tuple[NDArray[np.uint64], int]], ssrc: int) -> int:
         """Return the first open track of these keys that the source feeds, or `NO_ROW`."""
         for words, side in keys:
-            found = self._table.lookup(words[:1], words[1:], np.array([side], np.uint8))
+            found, _ = self._table.lookup(words[:1], words[1:], np.array([side], np.uint8))
             row = int(found[0])
             if row != NO_ROW and self._pipeline.is_fed_by(row, ssrc):
                 return row

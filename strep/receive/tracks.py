@@ -75,24 +75,23 @@ class TrackTable:
 
     def lookup(
         self, word0: NDArray[np.uint64], word1: NDArray[np.uint64], side: NDArray[np.uint8]
-    ) -> NDArray[np.intp]:
-        """Return the row of each key, (n,) intp, `NO_ROW` for those that have none."""
+    ) -> tuple[NDArray[np.intp], int]:
+        """Return the row of each key, (n,) intp, and how many have none but `NO_ROW`."""
+        n = len(side)
         if self._kernel is not None:
-            n = len(side)
             rows = np.empty(n, np.intp)
-            self._kernel.lookup(
+            missing = self._kernel.lookup(
                 self._columns,
                 self._kernel.Columns(*map(np.ascontiguousarray, (word0, word1, side)), rows),
                 n, int(self._shift), _BUCKET_SHIFT, BUCKETS,
             )  # fmt: skip
-            return rows
+            return rows, missing
         rows = self._places.take(self._place(word0, word1, side)).astype(np.intp)
         found = self._side.take(rows) == side
         found &= self._word0.take(rows) == word0
         found &= self._word1.take(rows) == word1
-        if not found.all():
-            rows[~found] = NO_ROW
-        return rows
+        rows[~found] = NO_ROW
+        return rows, n - int(np.count_nonzero(found))
 
     def add(self, word0: int, word1: int, side: int) -> int:
         """Give a row to a key that has none; `NO_ROW` when the table has no room for it."""

@@ -55,7 +55,10 @@ def add(table, call_leg_id, side=0):
 def lookup(table, *keys):
     """Return the rows of (call_leg_id, side) keys, looked up together."""
     ids = np.array([words(call_leg_id) for call_leg_id, _ in keys], np.uint64).reshape(-1, 2).T
-    return table.lookup(ids[0], ids[1], np.array([side for _, side in keys], np.uint8)).tolist()
+    sides = np.array([side for _, side in keys], np.uint8)
+    rows, missing = table.lookup(ids[0], ids[1], sides)
+    assert missing == rows.tolist().count(NO_ROW)
+    return rows.tolist()
 
 
 def test_a_key_is_found_at_its_row():
@@ -272,13 +275,14 @@ class TableEqualsDict(RuleBasedStateMachine):
         assert self.table.generation.tolist() == self.generations
 
     def compare(self, keys):
-        found = self.table.lookup(
+        found, missing = self.table.lookup(
             np.array([key[0] for key in keys], np.uint64),
             np.array([key[1] for key in keys], np.uint64),
             np.array([key[2] for key in keys], np.uint8),
         )
         assert found.dtype == np.intp
         assert found.tolist() == [self.rows.get(key, NO_ROW) for key in keys]
+        assert missing == sum(key not in self.rows for key in keys)
 
 
 def test_table_equals_a_dict():
