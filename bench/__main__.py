@@ -25,6 +25,7 @@ from bench import (
     throughput,
     vad,
 )
+from bench.arguments import Parser, between
 from bench.report import Context, PlotError, plot
 
 if TYPE_CHECKING:
@@ -100,7 +101,7 @@ def _run(benchmark: Benchmark, arguments: argparse.Namespace) -> None:
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m bench",
         description="Measure the receiver, alone and beside others. Everything runs on loopback.",
         epilog="benchmarks:\n"
@@ -111,9 +112,12 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("names", nargs="*", metavar="NAME", help="default: all of them")
     parser.add_argument("--quick", action="store_true", help="a rough idea, soon")
     parser.add_argument(
-        "--seconds", type=float, metavar="S", help="how long each load lasts (default: it depends)"
+        "--seconds", type=between(0.1, 86_400.0), metavar="S",
+        help="how long each load lasts (default: it depends)",
+    )  # fmt: skip
+    parser.add_argument(
+        "--rounds", type=between(1, 1000), metavar="N", help="repetitions (default 5)"
     )
-    parser.add_argument("--rounds", type=int, metavar="N", help="repetitions (default 5)")
     parser.add_argument("--json", type=Path, metavar="DIR", help="write NAME.json there")
     parser.add_argument("--plots", type=Path, metavar="DIR", help="write NAME.png there")
     parser.add_argument(

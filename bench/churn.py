@@ -9,13 +9,13 @@ as a process of its own, so that this memory is the receiver's.
 
 from __future__ import annotations
 
-import argparse
 import json
 import sys
 
 import numpy as np
 
 from bench import accounting
+from bench.arguments import Parser, between
 from bench.traffic import PacketWriter, Traffic
 from pipeline.dispatch import Dispatcher
 from pipeline.sinks.vad import VadSink
@@ -87,6 +87,6 @@ def _say(receiver: Receiver, minute: int) -> None:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(prog="python -m bench.churn", description=__doc__)
-    parser.add_argument("--minutes", type=int, default=60)
+    parser = Parser(prog="python -m bench.churn", description=__doc__)
+    parser.add_argument("--minutes", type=between(1, 10_080), default=60)
     simulate(parser.parse_args().minutes)

@@ -22,6 +22,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, get_args
 
 import numpy as np
 
+from bench.arguments import Parser, between
 from bench.sending import SEGMENTS, Method, Sender, is_loopback
 from bench.traffic import REAL_TIME_PPS, SLAB_PACKETS, PacketWriter, Traffic, Wrapping, schedule
 from strep.specs import ConfigError, parse_address
@@ -35,6 +36,8 @@ BURST_NS = 1_000_000
 """Bursts leave on a grid of this period, and none has more than what is due in one."""
 OVERTIME, LEAST_OVERTIME_NS = 2.0, 1_000_000_000
 """A sender that cannot keep up gives up after so many times the planned time."""
+MOST_PACKETS = 10**12
+MOST_PORT = 65_535
 
 
 @dataclass(slots=True)
@@ -178,19 +181,21 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
         ports = [port]
         if arguments.port_step:
             ports = [port + arguments.port_step * track for track in range(traffic.tracks)]
+            if ports[-1] > MOST_PORT:
+                parser.error(f"the last track's port is {ports[-1]}, expected at most {MOST_PORT}")
         sender = Sender(host, ports, method=arguments.method, most_segments=arguments.most_segments)
         if arguments.cpu is not None:
             os.sched_setaffinity(0, {arguments.cpu})
     except (ConfigError, OSError, ValueError) as error:
         parser.error(str(error))
-    packets = arguments.packets or round(traffic.total_pps * arguments.seconds)
+    packets = arguments.packets or max(1, round(traffic.total_pps * arguments.seconds))
     json.dump(run(traffic, sender, first=arguments.first, packets=packets), sys.stdout)
     print()
     sys.exit(0)
 
 
 def _parser() -> argparse.ArgumentParser:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m bench.load",
         description="Send call audio over UDP at a constant rate, and say what was sent as JSON.",
         epilog="example:\n  python -m bench.load --to 127.0.0.1:9000 --tracks 4000 --seconds 10",
@@ -199,19 +204,21 @@ def _parser() -> argparse.ArgumentParser:
     usual = Traffic(tracks=1)
     add = parser.add_argument
     add("--to", required=True, metavar="HOST:PORT", help="where to send")
-    add("--tracks", type=int, required=True, metavar="N", help="how many tracks")
-    add("--rate", type=float, metavar="PPS",
+    add("--tracks", type=between(1, 1_000_000), required=True, metavar="N", help="how many tracks")
+    add("--rate", type=between(0.001, 10_000_000.0), metavar="PPS",
         help="packets per second of all tracks (default 50 a track: real time)")  # fmt: skip
     length = parser.add_mutually_exclusive_group()
-    length.add_argument("--seconds", type=float, default=10.0, metavar="S", help="default 10")
-    length.add_argument("--packets", type=int, metavar="N", help="instead of a time")
-    add("--first", type=int, default=0, metavar="N",
+    length.add_argument("--seconds", type=between(0.001, 86_400.0), default=10.0, metavar="S",
+                        help="default 10")  # fmt: skip
+    length.add_argument("--packets", type=between(1, MOST_PACKETS), metavar="N",
+                        help="instead of a time")  # fmt: skip
+    add("--first", type=between(0, MOST_PACKETS), default=0, metavar="N",
         help="number of the first packet: go on where an earlier run stopped")  # fmt: skip
     add("--rtp", dest="wrapping", action="store_const", const="rtp", default="strep",
         help=f"plain RTP (default: STREP; of {', '.join(get_args(Wrapping))})")  # fmt: skip
     add("--sides", type=int, choices=(1, 2, 4), default=usual.sides,
         help="tracks per call leg id (default 2: both directions)")  # fmt: skip
-    add("--port-step", type=int, default=0, metavar="N",
+    add("--port-step", type=between(0, MOST_PORT), default=0, metavar="N",
         help="send track T to port PORT + N * T (default 0: all to one port)")  # fmt: skip
     add("--loss", type=float, default=0.0, metavar="P", help="fraction of packets left out")
     add("--reorder", type=float, default=0.0, metavar="P", help="fraction of packets held back")
@@ -219,11 +226,14 @@ def _parser() -> argparse.ArgumentParser:
         help="how long (default 30)")  # fmt: skip
     add("--burst-ms", type=float, default=0.0, metavar="MS",
         help="send what is due within so long at once (default 0: do not)")  # fmt: skip
-    add("--pause-samples", type=int, default=0, help="silence before, told by timestamps")
-    add("--seed", type=int, default=usual.seed, help="of ids, voices, loss and order")
-    add("--cpu", type=int, metavar="N", help="run on this core only")
+    add("--pause-samples", type=between(0, 2**32 - 1), default=0,
+        help="silence before, told by timestamps")  # fmt: skip
+    add("--seed", type=between(0, 2**32 - 1), default=usual.seed,
+        help="of ids, voices, loss and order")  # fmt: skip
+    add("--cpu", type=between(0, (os.cpu_count() or 1) - 1), metavar="N",
+        help="run on this core only")  # fmt: skip
     add("--method", choices=get_args(Method), help="default: the fastest that there is")
-    add("--most-segments", type=int, default=SEGMENTS, metavar="N",
+    add("--most-segments", type=between(1, SEGMENTS), default=SEGMENTS, metavar="N",
         help="datagrams that leave together at most, by UDP_SEGMENT (default 64)")  # fmt: skip
     add("--anywhere", action="store_true", help="allow other machines than this one")
     return parser

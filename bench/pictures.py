@@ -6,7 +6,6 @@ Nothing is read but the two voices that ship with strep; all that is random has 
 
 from __future__ import annotations
 
-import argparse
 import time
 from collections import defaultdict
 from io import BytesIO
@@ -19,6 +18,7 @@ from matplotlib import rc_context
 from matplotlib.figure import Figure
 from PIL import Image
 
+from bench.arguments import Parser
 from bench.report import GREY, INK, OTHERS, OURS, SERIES, STYLE, plain
 from pipeline.block import Track
 from pipeline.codecs import PCMU
@@ -421,7 +421,7 @@ PICTURES: Mapping[str, tuple[Callable[[Figure], list[str]], tuple[float, float]]
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m bench.pictures", description="Draw the pictures of docs/audio.md."
     )
     parser.add_argument(

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import argparse
 import json
 import shutil
 import signal
@@ -14,6 +13,7 @@ from dataclasses import asdict
 from pathlib import Path
 from typing import Any
 
+from bench.arguments import Parser, between
 from faults import clocks, floods, kills, places
 from faults.outcome import CannotRunError, Fault, Outcome
 
@@ -42,18 +42,16 @@ FAULTS = [
 
 def main() -> int:
     """Run the command; return 1 where a bound was not kept, 130 where it was interrupted."""
-    parser = argparse.ArgumentParser(prog="python -m faults", description=__doc__)
+    parser = Parser(prog="python -m faults", description=__doc__)
     names = [fault.name for fault in FAULTS]
     parser.add_argument("names", nargs="*", metavar="NAME", help=f"of {', '.join(names)}")
     parser.add_argument("--quick", action="store_true", help="each a few times only")
-    parser.add_argument("--times", type=int, metavar="N", help="how often, instead")
+    parser.add_argument("--times", type=between(1, 10**9), metavar="N", help="how often, instead")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the table there, too")
     parser.add_argument("--markdown", type=Path, metavar="FILE", help="and there, for people")
     given = parser.parse_args()
     if unknown := set(given.names) - set(names):
         parser.error(f"there is no fault {', '.join(sorted(unknown))}: of {', '.join(names)}")
-    if given.times is not None and given.times < 1:
-        parser.error(f"--times {given.times}: expected 1 or more")
     chosen = [fault for fault in FAULTS if not given.names or fault.name in given.names]
     signal.signal(signal.SIGTERM, signal.default_int_handler)
     rows: list[dict[str, Any]] = []

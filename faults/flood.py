@@ -6,15 +6,15 @@ the calls beside it.
 
 from __future__ import annotations
 
-import argparse
 import socket
 import time
 from typing import TYPE_CHECKING
 
 import numpy as np
 
+from bench.arguments import Parser, between
 from bench.traffic import PacketWriter, Traffic
-from strep.specs import parse_address
+from strep.specs import ConfigError, parse_address
 from strep.wire.fields import RTP_BYTES
 
 if TYPE_CHECKING:
@@ -109,18 +109,25 @@ def send(
 
 def main() -> None:
     """Run the command."""
-    parser = argparse.ArgumentParser(prog="python -m faults.flood", description=__doc__)
+    parser = Parser(prog="python -m faults.flood", description=__doc__)
     parser.add_argument("--to", required=True, metavar="HOST:PORT")
     parser.add_argument("--kind", choices=KINDS, required=True)
-    parser.add_argument("--number", type=int, default=10_000)
-    parser.add_argument("--rate", type=float, default=50_000.0, metavar="PPS")
-    parser.add_argument("--calls", type=int, default=10, help="how many calls run beside it")
-    parser.add_argument("--hosts", type=int, default=64, help="from how many addresses it comes")
+    parser.add_argument("--number", type=between(1, 10**9), default=10_000)
+    parser.add_argument("--rate", type=between(1.0, 10_000_000.0), default=50_000.0, metavar="PPS")
+    parser.add_argument(
+        "--calls", type=between(1, 500_000), default=10, help="how many calls run beside it"
+    )
+    parser.add_argument(
+        "--hosts", type=between(1, 65_536), default=64, help="from how many addresses it comes"
+    )
     given = parser.parse_args()
-    send(
-        parse_address(given.to), given.kind,
-        number=given.number, rate=given.rate, calls=given.calls, hosts=given.hosts,
-    )  # fmt: skip
+    try:
+        send(
+            parse_address(given.to), given.kind,
+            number=given.number, rate=given.rate, calls=given.calls, hosts=given.hosts,
+        )  # fmt: skip
+    except (ConfigError, OSError) as error:
+        parser.error(str(error))
 
 
 if __name__ == "__main__":

@@ -7,7 +7,6 @@ to `fuzz/found/TARGET`, so that the tests run it from then on.
 
 from __future__ import annotations
 
-import argparse
 import os
 import re
 import subprocess
@@ -17,6 +16,7 @@ from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
 
+from bench.arguments import Parser, between
 from fuzz.corpus import write
 from fuzz.targets import TARGETS
 
@@ -41,9 +41,11 @@ class Outcome(NamedTuple):
 
 def main() -> int:
     """Fuzz; return the exit code."""
-    parser = argparse.ArgumentParser(prog="python -m fuzz", description=__doc__)
+    parser = Parser(prog="python -m fuzz", description=__doc__)
     parser.add_argument("targets", nargs="*", metavar="TARGET", help=", ".join(TARGETS))
-    parser.add_argument("--seconds", type=float, default=60, help="for all targets together")
+    parser.add_argument(
+        "--seconds", type=between(1.0, 604_800.0), default=60, help="for all targets together"
+    )
     parser.add_argument("--folder", type=Path, default=ROOT / ".fuzz", help="what is kept")
     arguments = parser.parse_args()
     if unknown := set(arguments.targets) - set(TARGETS):

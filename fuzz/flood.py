@@ -7,7 +7,6 @@ accounted for, and the ordinary calls may not lose a packet.
 
 from __future__ import annotations
 
-import argparse
 import resource
 import sys
 import time
@@ -16,6 +15,7 @@ from uuid import UUID
 
 import numpy as np
 
+from bench.arguments import Parser, between
 from fuzz.targets import BOUND, SOURCES, TEMPLATES
 from pipeline.dispatch import Dispatcher
 from pipeline.sinks.base import Sink
@@ -166,16 +166,16 @@ def main(number: int, seed: int = 0) -> int:
 
 
 if __name__ == "__main__":
-    parser = argparse.ArgumentParser(
+    parser = Parser(
         prog="python -m fuzz.flood",
         description="Millions of hostile datagrams down the whole way of a packet.",
     )
     parser.add_argument(
-        "number", nargs="?", type=int, default=10_000_000, metavar="NUMBER",
+        "number", nargs="?", type=between(1, 10**9), default=10_000_000, metavar="NUMBER",
         help="how many datagrams (default: 10,000,000)",
     )  # fmt: skip
-    parser.add_argument("--seed", type=int, default=0, help="another one for other datagrams")
+    parser.add_argument(
+        "--seed", type=between(0, 2**32 - 1), default=0, help="another one for other datagrams"
+    )
     given = parser.parse_args()
-    if given.number < 1:
-        parser.error(f"{given.number} datagrams: expected 1 or more")
     sys.exit(main(given.number, given.seed))

@@ -202,11 +202,24 @@ def test_other_machines_are_refused_unless_allowed(capsys):
 @pytest.mark.parametrize(
     ("words", "message"),
     [
-        (["--to", "nowhere", "--tracks", "1"], "nowhere"),
-        (["--to", "127.0.0.1:9", "--tracks", "0"], "tracks is 0, expected 1"),
-        (["--to", "127.0.0.1:9", "--tracks", "1", "--loss", "2"], "loss is 2.0"),
+        (["--to", "nowhere"], "'nowhere' is not HOST:PORT"),
+        (["--tracks", "0", "--rate", "100"], "'0' is not a whole number from 1 to 1,000,000"),
+        (["--rate", "0"], "argument --rate: '0' is not a number from 0.001 to 10,000,000"),
+        (["--rate", "nan"], "argument --rate: 'nan' is not a number"),
+        (["--seconds", "-1"], "argument --seconds: '-1' is not a number from 0.001 to 86,400"),
+        (["--packets", "0"], "'0' is not a whole number from 1 to 1,000,000,000,000"),
+        (["--first", "-1"], "argument --first: '-1' is not a whole number from 0 to"),
+        (["--port-step", "-1"], "'-1' is not a whole number from 0 to 65,535"),
+        (["--tracks", "3", "--port-step", "40000"], "last track's port is 80009, expected at most"),
+        (["--pause-samples", "-1"], "'-1' is not a whole number from 0 to 4,294,967,295"),
+        (["--seed", "-1"], "argument --seed: '-1' is not a whole number from 0 to 4,294,967,295"),
+        (["--cpu", "-1"], "argument --cpu: '-1' is not a whole number from 0 to"),
+        (["--most-segments", "0"], "'0' is not a whole number from 1 to 64"),
+        (["--loss", "2"], "loss is 2.0, expected 0 to 0.99"),
+        (["--loss", "nan"], "loss is nan, expected 0 to 0.99"),
     ],
 )
 def test_wrong_arguments_are_named(words, message, capsys):
-    assert command(*words) == 2
-    assert message in capsys.readouterr().err
+    assert command("--to", "127.0.0.1:9", "--tracks", "1", *words) == 2
+    (line,) = capsys.readouterr().err.splitlines()
+    assert message in line
