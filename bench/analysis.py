@@ -8,8 +8,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench import machine, measure, receivers
-from bench.report import SERIES, Benchmark, Context, Report, figure_of, median, plain, table
+from bench import machine, measure, receivers, series
+from bench.report import SERIES, Benchmark, Context, Report, figure_of, plain, table
 from bench.traffic import Traffic
 
 if TYPE_CHECKING:
@@ -36,46 +36,28 @@ def run(context: Context) -> Report:
     constants = {"rounds": rounds, "seconds": seconds, "rate_pps": RATE_PPS, "sinks": SETS}
     report = Report("analysis", [], constants)
     report.notes += machine.shortcomings()
-    runs: dict[tuple[int, str], list[measure.Run]] = {
-        (tracks, name): []
+    cases = {
+        (tracks, name): f"{tracks:,} tracks, {name}"
         for tracks in (QUICK_TRACKS if context.quick else TRACKS)
         for name in SETS
     }
-    steps = [(number, *key) for number in range(rounds) for key in runs]
-    for step, (number, tracks, name) in enumerate(steps):
-        what = f"round {number + 1} of {rounds}, {tracks:,} tracks, {name}"
-        context.progress(what, step / len(steps))
-        try:
-            runs[tracks, name].append(_loaded(context, tracks, SETS[name], seconds))
-        except (receivers.ReceiverError, measure.LoadError) as error:
-            report.notes.append(f"{what}: {error}")
-    for (tracks, name), found in runs.items():
-        ratios = [
-            one.us_per_packet / base.us_per_packet
-            for base, one in zip(runs[tracks, "none"], found, strict=False)
-        ]
-        report.rows.append(
-            {
-                "tracks": tracks,
-                "sinks": name,
-                "us_per_packet": round(median(one.us_per_packet for one in found), 4),
-                "of_none": round(median(ratios), 4),
-                "lost": sum(one.drops + one.missing for one in found),
-                "runs": [one.as_dict() for one in found],
-            }
-        )
-    report.notes += measure.notes_on(
-        {f"{tracks:,} tracks, {name}": found for (tracks, name), found in runs.items() if found}
+    runs = series.in_turn(
+        context, report, rounds, cases, lambda case: _loaded(context, *case, seconds)
     )
+    report.rows = [
+        {"tracks": tracks, "sinks": name, **series.costs(found, runs[tracks, "none"], "of_none")}
+        for (tracks, name), found in runs.items()
+        if found
+    ]
     return report
 
 
-def _loaded(context: Context, tracks: int, sinks: tuple[str, ...], seconds: float) -> measure.Run:
+def _loaded(context: Context, tracks: int, name: str, seconds: float) -> measure.Run:
     receiving_core, sending_core = machine.cores()
     traffic = Traffic(tracks=tracks, rate_pps=RATE_PPS / tracks)
     source = measure.Source(traffic, core=sending_core)
     folder = receivers.new_folder(context.scratch)
-    with receivers.Daemon(sinks, folder, core=receiving_core) as daemon:
+    with receivers.Daemon(SETS[name], folder, core=receiving_core) as daemon:
         measure.warm_up(daemon, source)
         done = measure.measure(daemon, source, round(RATE_PPS * seconds))
         done.missing = max(0, source.sent - done.drops - round(daemon.totals()["packets"]))
@@ -104,8 +86,9 @@ def draw(report: Report, figure: Figure) -> None:
     counts = sorted({row["tracks"] for row in report.rows})
     width = 0.8 / len(counts)
     for number, tracks in enumerate(counts):
-        costs = [row["us_per_packet"] for row in report.rows if row["tracks"] == tracks]
-        places = [place + (number + 0.5) * width - 0.4 for place in range(len(costs))]
+        rows = [row for row in report.rows if row["tracks"] == tracks]
+        costs = [row["us_per_packet"] for row in rows]
+        places = [list(SETS).index(row["sinks"]) + (number + 0.5) * width - 0.4 for row in rows]
         axes.bar(places, costs, width, color=SERIES[number], label=f"{tracks:,} tracks")
     axes.set_xticks(range(len(SETS)), list(SETS))
     axes.set_title("CPU per packet, microseconds", loc="left", fontsize=9.5)

@@ -9,13 +9,12 @@ machine that grows slower in between moves both of their sides.
 from __future__ import annotations
 
 import shutil
-from collections import defaultdict
 from dataclasses import dataclass
 from functools import cache, partial
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Any
 
-from bench import floor, machine, measure, receivers
+from bench import floor, machine, measure, receivers, series
 from bench.report import (
     FLOOR,
     OTHERS,
@@ -31,13 +30,14 @@ from bench.report import (
 from bench.traffic import REAL_TIME_PPS, Traffic
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from matplotlib.figure import Figure
     from rich.table import Table
 
     from bench.receivers import Receiver
+    from bench.series import Runs
     from bench.traffic import Wrapping
 
 ROUNDS, QUICK_ROUNDS = 5, 2
@@ -235,29 +235,18 @@ def run(context: Context) -> Report:
     report.notes += machine.shortcomings()
     absent = {c.name: why for m in MATCHES for c in m.contestants if (why := c.missing())}
     report.notes += [f"{name}: {why}" for name, why in absent.items()]
-    turns = [
-        (match, contestant)
+    turns = {
+        (match.tracks, contestant.name): (match, contestant)
         for match in MATCHES
         for contestant in match.contestants
         if contestant.name not in absent
-    ]
-    runs: defaultdict[tuple[int, str], list[measure.Run]] = defaultdict(list)
-    for number in range(rounds):
-        for turn, (match, contestant) in enumerate(turns):
-            context.progress(
-                f"round {number + 1} of {rounds}: {contestant.name}, {match.tracks:,} tracks",
-                (number * len(turns) + turn) / (rounds * len(turns)),
-            )
-            try:
-                done = _play(context.scratch, match, contestant, seconds)
-            except (floor.BuildError, receivers.ReceiverError, measure.LoadError) as error:
-                report.notes.append(f"{contestant.name}: {error}")
-            else:
-                runs[match.tracks, contestant.name].append(done)
-    report.rows = [_row(m, c, runs) for m, c in turns if runs[m.tracks, c.name]]
-    report.notes += measure.notes_on(
-        {f"{name}, {tracks:,} tracks": found for (tracks, name), found in runs.items() if found}
-    )
+    }
+    cases = {(tracks, name): f"{name}, {tracks:,} tracks" for tracks, name in turns}
+    runs = series.in_turn(
+        context, report, rounds, cases,
+        lambda case: _play(context.scratch, *turns[case], seconds),
+    )  # fmt: skip
+    report.rows = [_row(*turns[case], runs) for case, found in runs.items() if found]
     return report
 
 
@@ -277,13 +266,15 @@ def _play(scratch: Path, match: Match, contestant: Contestant, seconds: float) -
 
 
 def _row(
-    match: Match,
-    contestant: Contestant,
-    runs: defaultdict[tuple[int, str], list[measure.Run]],
+    match: Match, contestant: Contestant, runs: Mapping[tuple[int, str], Runs]
 ) -> dict[str, Any]:
-    played = runs[match.tracks, contestant.name]
+    found = runs[match.tracks, contestant.name]
+    played = found.values()
     ours = OURS_NAME if STREP in match.contestants else RECORDING_NAME
-    of = partial(_ratio, played)
+
+    def of(tracks: int, name: str) -> float | None:
+        return series.ratio(found, runs.get((tracks, name), {}))
+
     return {
         "load": match.title,
         "tracks": match.tracks,
@@ -293,22 +284,15 @@ def _row(
         "least_us": round(min(run.us_per_packet for run in played), 4),
         "most_us": round(max(run.us_per_packet for run in played), 4),
         "core_share": round(median(run.core_share for run in played), 4),
-        "of_floor": of(runs[match.tracks, FLOOR_NAME]),
-        "of_ours": of(runs[match.tracks, ours]),
-        "of_ours_at_4000_tracks": of(runs[MATCHES[0].tracks, ours]),
-        "of_merged_at_4000_tracks": of(runs[MATCHES[0].tracks, ours + MERGED]),
+        "of_floor": of(match.tracks, FLOOR_NAME),
+        "of_ours": of(match.tracks, ours),
+        "of_ours_at_4000_tracks": of(MATCHES[0].tracks, ours),
+        "of_merged_at_4000_tracks": of(MATCHES[0].tracks, ours + MERGED),
         "dropped_share": round(sum(r.drops for r in played) / sum(r.load.sent for r in played), 6),
         "does": contestant.does,
         "lacks": contestant.lacks,
         "rounds": [run.as_dict() for run in played],
     }
-
-
-def _ratio(runs: list[measure.Run], others: list[measure.Run]) -> float | None:
-    """Return the median of the rounds' ratios, None where there is nothing to compare with."""
-    pairs = zip(runs, others, strict=False)
-    ratios = [run.us_per_packet / other.us_per_packet for run, other in pairs if other.arrived]
-    return round(median(ratios), 3) if ratios else None
 
 
 def tables(report: Report) -> list[Table]:

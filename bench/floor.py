@@ -6,11 +6,12 @@ import subprocess
 from pathlib import Path
 
 from bench import machine
+from bench.receivers import ReceiverError
 
 SOURCE = Path(__file__).with_name("floor.c")
 
 
-class BuildError(RuntimeError):
+class BuildError(ReceiverError):
     """The floor cannot be had here, in words for a person."""
 
 

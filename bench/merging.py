@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench import machine, measure, receivers
-from bench.report import OTHERS, OURS, Benchmark, Context, Report, figure_of, median, plain, table
+from bench import machine, measure, receivers, series
+from bench.report import OTHERS, OURS, Benchmark, Context, Report, figure_of, plain, table
 from bench.traffic import Traffic
 
 if TYPE_CHECKING:
@@ -30,38 +30,23 @@ def run(context: Context) -> Report:
     seconds = context.seconds or (QUICK_SECONDS if context.quick else SECONDS)
     report = Report("merging", [], {"rounds": rounds, "seconds": seconds, "tracks": TRACKS})
     report.notes += machine.shortcomings()
-    runs: dict[tuple[int, str], list[measure.Run]] = {
-        (together, way): []
+    cases = {
+        (together, way): f"{together} together, {way}"
         for together in (QUICK_TOGETHER if context.quick else TOGETHER)
         for way in WAYS
     }
-    steps = [(number, *key) for number in range(rounds) for key in runs]
-    for step, (number, together, way) in enumerate(steps):
-        what = f"round {number + 1} of {rounds}, {together} together, {way}"
-        context.progress(what, step / len(steps))
-        try:
-            runs[together, way].append(_loaded(context, together, way, seconds))
-        except (receivers.ReceiverError, measure.LoadError) as error:
-            report.notes.append(f"{what}: {error}")
-    for (together, way), found in runs.items():
-        plainly = runs[together, "one by one"]
-        ratios = [
-            one.us_per_packet / base.us_per_packet
-            for base, one in zip(plainly, found, strict=False)
-        ]
-        report.rows.append(
-            {
-                "together": together,
-                "read": way,
-                "us_per_packet": round(median(one.us_per_packet for one in found), 4),
-                "of_one_by_one": round(median(ratios), 4),
-                "lost": sum(one.missing for one in found),
-                "runs": [one.as_dict() for one in found],
-            }
-        )
-    report.notes += measure.notes_on(
-        {f"{together} together, {way}": found for (together, way), found in runs.items() if found}
+    runs = series.in_turn(
+        context, report, rounds, cases, lambda case: _loaded(context, *case, seconds)
     )
+    report.rows = [
+        {
+            "together": together,
+            "read": way,
+            **series.costs(found, runs[together, "one by one"], "of_one_by_one"),
+        }
+        for (together, way), found in runs.items()
+        if found
+    ]
     return report
 
 
@@ -72,7 +57,7 @@ def _loaded(context: Context, together: int, way: str, seconds: float) -> measur
     with receivers.Daemon(["vad"], folder, core=receiving_core, flags=WAYS[way]) as daemon:
         measure.warm_up(daemon, source)
         done = measure.measure(daemon, source, round(source.traffic.total_pps * seconds))
-        done.missing = max(0, source.sent - round(daemon.totals()["packets"]))
+        done.missing = max(0, source.sent - done.drops - round(daemon.totals()["packets"]))
     return done
 
 

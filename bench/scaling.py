@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from bench import machine, measure, receivers
-from bench.report import OURS, Benchmark, Context, Report, bars, median, table
+from bench import machine, measure, receivers, series
+from bench.report import OURS, Benchmark, Context, Report, bars, figure_of, table
 from bench.traffic import Traffic
 
 if TYPE_CHECKING:
@@ -28,34 +28,16 @@ def run(context: Context) -> Report:
     seconds = context.seconds or (QUICK_SECONDS if context.quick else SECONDS)
     report = Report("workers", [], {"rounds": rounds, "seconds": seconds, "sinks": "vad"})
     report.notes += machine.shortcomings()
-    runs: dict[int, list[measure.Run]] = {workers: [] for workers in WORKERS}
-    steps = [(number, workers) for number in range(rounds) for workers in WORKERS]
-    for step, (number, workers) in enumerate(steps):
-        what = f"round {number + 1} of {rounds}, {_name(workers)}"
-        context.progress(what, step / len(steps))
-        try:
-            runs[workers].append(_loaded(context, workers, seconds))
-        except (receivers.ReceiverError, measure.LoadError) as error:
-            report.notes.append(f"{what}: {error}")
-    for workers, found in runs.items():
-        ratios = [
-            one.us_per_packet / base.us_per_packet
-            for base, one in zip(runs[1], found, strict=False)
-        ]
-        report.rows.append(
-            {
-                "workers": workers,
-                "tracks": workers * TRACKS_PER_WORKER,
-                "us_per_packet": round(median(one.us_per_packet for one in found), 4),
-                "of_one": round(median(ratios), 4),
-                "kept": round(workers / median(ratios), 4),
-                "lost": sum(one.drops + one.missing for one in found),
-                "runs": [one.as_dict() for one in found],
-            }
-        )
-    report.notes += measure.notes_on(
-        {_name(workers): found for workers, found in runs.items() if found}
+    cases = {workers: _name(workers) for workers in WORKERS}
+    runs = series.in_turn(
+        context, report, rounds, cases, lambda workers: _loaded(context, workers, seconds)
     )
+    for workers, found in runs.items():
+        if found:
+            costs = series.costs(found, runs[1], "of_one")
+            kept = round(workers / costs["of_one"], 4) if costs["of_one"] else None
+            tracks = workers * TRACKS_PER_WORKER
+            report.rows.append({"workers": workers, "tracks": tracks, "kept": kept, **costs})
     return report
 
 
@@ -89,8 +71,8 @@ def tables(report: Report) -> list[Table]:
             str(row["workers"]),
             f"{row['tracks']:,}",
             f"{row['us_per_packet']:.2f}",
-            f"{row['of_one']:.2f}",
-            f"{row['kept']:.2f} times one worker's",
+            figure_of(row["of_one"]),
+            f"{figure_of(row['kept'])} times one worker's",
             f"{row['lost']:,}" if row["lost"] else "none",
         )
     return [made]

@@ -4,9 +4,10 @@ import shutil
 
 import pytest
 
-from bench import accounting, comparison, measure, receivers
+from bench import accounting, comparison, measure, receivers, series
 from bench.accounting import CpuTime
 from bench.measure import Load, Run, notes_on
+from bench.report import Context, Report
 from bench.traffic import Traffic
 
 
@@ -57,10 +58,56 @@ def test_what_disturbed_is_said(changes, note):
 
 
 def test_ratios_are_taken_round_by_round():
-    ours = [run(us=2.0), run(us=4.0), run(us=3.0)]
-    theirs = [run(us=8.0), run(us=8.0), run(us=9.0)]
-    assert comparison._ratio(theirs, ours) == 3.0
-    assert comparison._ratio(theirs, []) is None
+    ours = {0: run(us=2.0), 1: run(us=4.0), 2: run(us=3.0)}
+    theirs = {0: run(us=8.0), 1: run(us=8.0), 2: run(us=9.0)}
+    assert series.ratio(theirs, ours) == 3.0
+    assert series.ratio(theirs, {}) is None
+    assert series.ratio(theirs, {0: run(sent=10, drops=10)}) is None
+
+
+def test_ratios_are_of_rounds_that_both_have_run():
+    assert series.ratio({0: run(us=2.0), 2: run(us=6.0)}, {1: run(us=1.0), 2: run(us=2.0)}) == 3.0
+
+
+def test_cases_are_measured_in_turn(tmp_path):
+    told, measured = [], []
+    report = Report("workers", [])
+    context = Context(tmp_path, progress=lambda what, share: told.append((what, share)))
+
+    def measure_one(case):
+        measured.append(case)
+        if measured == ["a", "b", "a"]:
+            raise receivers.ReceiverError("it did not start")
+        return run(us=len(measured), missing=2 * (case == "b"))
+
+    runs = series.in_turn(context, report, 2, {"a": "case A", "b": "case B"}, measure_one)
+    assert measured == ["a", "b", "a", "b"]
+    assert told == [
+        ("round 1 of 2, case A", 0.0),
+        ("round 1 of 2, case B", 0.25),
+        ("round 2 of 2, case A", 0.5),
+        ("round 2 of 2, case B", 0.75),
+    ]
+    assert report.notes == [
+        "round 2 of 2, case A: it did not start",
+        "case B: up to 2 packets of a run did not come out",
+    ]
+    assert {case: list(found) for case, found in runs.items()} == {"a": [0], "b": [0, 1]}
+    row = series.costs(runs["b"], runs["a"], "of_a")
+    assert len(row.pop("runs")) == 2
+    assert row == {"us_per_packet": 3.0, "of_a": 2.0, "lost": 4}
+
+
+def test_a_case_that_never_ran_is_told_once_a_round(tmp_path):
+    def fail(_):
+        raise measure.LoadError("the load generator failed")
+
+    report = Report("workers", [])
+    assert series.in_turn(Context(tmp_path), report, 2, {1: "1 worker"}, fail) == {1: {}}
+    assert report.notes == [
+        "round 1 of 2, 1 worker: the load generator failed",
+        "round 2 of 2, 1 worker: the load generator failed",
+    ]
 
 
 def test_contestants_say_what_they_do_and_how_to_get_them(monkeypatch):
