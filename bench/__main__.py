@@ -56,6 +56,12 @@ def main(argv: Sequence[str] | None = None) -> NoReturn:
             parser.error(f"there is no benchmark {name!r}; there are {', '.join(BENCHMARKS)}")
     if not accounting.AVAILABLE:
         parser.error("the benchmarks read Linux's /proc and run on Linux only")
+    for folder in (arguments.json, arguments.plots, arguments.scratch):
+        try:
+            if folder is not None:
+                folder.mkdir(parents=True, exist_ok=True)
+        except OSError as error:
+            parser.error(f"cannot use {folder}: {error.strerror}")
     try:
         for name in names:
             _run(BENCHMARKS[name], arguments)
@@ -69,12 +75,6 @@ def _run(benchmark: Benchmark, arguments: argparse.Namespace) -> None:
         TextColumn("{task.description}"), BarColumn(), TaskProgressColumn(), TimeElapsedColumn(),
         console=err, transient=True,
     )  # fmt: skip
-    if arguments.scratch is not None:
-        try:
-            arguments.scratch.mkdir(parents=True, exist_ok=True)
-        except OSError as error:
-            err.print(f"bench: cannot use {arguments.scratch}: {error.strerror}", soft_wrap=True)
-            sys.exit(2)
     with TemporaryDirectory(prefix="strep-bench-", dir=arguments.scratch) as scratch, bar:
         task = bar.add_task(benchmark.name, total=1.0)
 

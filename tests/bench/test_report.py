@@ -261,3 +261,15 @@ def test_unknown_benchmark_is_named(capsys):
         main(["speed"])
     assert end.value.code == 2
     assert "there is no benchmark 'speed'; there are peers, throughput" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("flag", ["--json", "--plots", "--scratch"])
+def test_folder_that_cannot_be_is_named_before_anything_is_measured(flag, tmp_path, capsys):
+    (tmp_path / "file").touch()
+    with pytest.raises(SystemExit) as end:
+        main(["codecs", flag, str(tmp_path / "file" / "results")])
+    assert end.value.code == 2
+    assert capsys.readouterr().err == (
+        f"python -m bench: error: cannot use {tmp_path}/file/results: Not a directory "
+        "(see python -m bench --help)\n"
+    )
