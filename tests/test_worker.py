@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import gc
 import json
 import socket
+import sys
 import urllib.request
 from contextlib import closing
 from pathlib import Path
@@ -79,4 +81,29 @@ def test_settings_that_change_reach_the_receiver(tmp_path):
         batch.add(strep(rtp()), 0, Endpoint.of("198.51.100.9", 4000).pack(), bytes(24))
         worker.receiver.receive(batch)
         assert worker.receiver.datagrams["source_not_allowed"] == 1
+        worker.stop()
+
+
+@pytest.fixture
+def as_python_has_it():
+    """Python's own collector and switch interval, which every worker changes, before and after."""
+    threshold, interval_s = gc.get_threshold(), sys.getswitchinterval()
+    gc.set_threshold(700, 10, 10)
+    gc.unfreeze()
+    sys.setswitchinterval(0.005)
+    yield
+    gc.set_threshold(*threshold)
+    gc.unfreeze()
+    sys.setswitchinterval(interval_s)
+
+
+@pytest.mark.usefixtures("as_python_has_it")
+def test_the_receive_loop_seldom_waits_for_the_collector_or_another_thread(tmp_path):
+    with closing(socket.socket(socket.AF_INET, socket.SOCK_DGRAM)) as sock:
+        sock.bind(("127.0.0.1", 0))
+        settings = Settings(media="127.0.0.1:0", sinks=[], recordings=Path(tmp_path))
+        worker = Worker(settings, [sock], tell=lambda *_: None)
+        assert gc.get_threshold()[:2] == (10_000, 10)
+        assert gc.get_freeze_count() > 1000
+        assert sys.getswitchinterval() == pytest.approx(0.001)
         worker.stop()
