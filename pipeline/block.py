@@ -149,6 +149,7 @@ class AudioBlock:
 
     __slots__ = (
         "_frames",
+        "_has_gaps",
         "_payload",
         "_pcm",
         "_scratch",
@@ -173,10 +174,12 @@ class AudioBlock:
         payload: Payloads | NDArray[np.uint8],
         scratch: NDArray[np.int16] | None = None,
         origin: Origin = "received",
+        has_gaps: bool | None = None,
     ) -> None:
         """Make a block of payloads, or of an array of them, (n, bytes) uint8.
 
-        `scratch` lends memory for `pcm`, where it is large enough.
+        `scratch` lends memory for `pcm`, where it is large enough. `has_gaps` is whether any of
+        `gap_samples` is not 0, where that is known.
         """
         self.codec = codec
         """The codec of every frame in the block."""
@@ -200,6 +203,7 @@ class AudioBlock:
             payload = Payloads.of(self._payload)
         self._frames = payload
         self._scratch = scratch
+        self._has_gaps = has_gaps
         self._pcm: NDArray[np.int16] | None = None
 
     def __len__(self) -> int:
@@ -209,6 +213,13 @@ class AudioBlock:
     def is_received(self) -> bool:
         """Whether the frames came as packets, and are not filler."""
         return self.origin == "received"
+
+    @property
+    def has_gaps(self) -> bool:
+        """Whether any frame has `gap_samples`."""
+        if self._has_gaps is None:
+            self._has_gaps = bool(self.gap_samples.any())
+        return self._has_gaps
 
     @property
     def sample_rate_hz(self) -> int:

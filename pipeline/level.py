@@ -96,9 +96,9 @@ def _parts(pcm: NDArray[np.int16]) -> Iterator[tuple[slice, NDArray[np.float64]]
 
 def narrow(pcm: NDArray[np.int16], sample_rate_hz: int) -> NDArray[np.int16]:
     """Bring frames (n, samples) to about 8 kHz, by means of as many samples as that takes."""
-    times = max(1, round(sample_rate_hz / RATE_HZ))
-    if times == 1:
+    if sample_rate_hz < 1.5 * RATE_HZ:
         return pcm
+    times = round(sample_rate_hz / RATE_HZ)
     count = pcm.shape[1] // times
     sums = pcm[:, : count * times].reshape(len(pcm), count, times).sum(axis=2, dtype=np.int32)
     narrowed: NDArray[np.int16] = (sums // times).astype(np.int16)

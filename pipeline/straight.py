@@ -28,6 +28,9 @@ if TYPE_CHECKING:
     from pipeline.playout import Playout
     from pipeline.quality import Statistics
 
+_OUT = 10
+"""Columns that the kernel fills."""
+
 
 class StraightWay:
     """Steps the state of others: theirs are the columns and totals."""
@@ -49,7 +52,9 @@ class StraightWay:
         self._bound: tuple[int, ...] = ()
         self._state: Any = None
         self._pcm = np.zeros(0, np.int16)
-        self._out = np.zeros((10, 0), np.int64)
+        self._out = [np.zeros(0, np.int64)] * _OUT
+        self._lost = np.zeros(0, np.int64)
+        """Nothing is ever lost before these frames."""
         self._out_columns: Any = None
         rate_hz, codec_number = np.zeros((2, PAYLOAD_TYPES), np.int64)
         for payload_type, codec in CODECS.items():
@@ -66,8 +71,9 @@ class StraightWay:
         make, each valid until the next is asked for. They are to be asked for first.
         """
         n = len(packets)
-        if len(self._out[0]) < n:
-            self._out = np.zeros((10, max(n, 2 * len(self._out[0]))), np.int64)
+        if len(self._lost) < n:
+            room = max(n, 2 * len(self._lost))
+            self._lost, *self._out = (np.zeros(room, np.int64) for _ in range(1 + _OUT))
             self._out_columns = self._kernel.Columns(*self._out)
         states = (self._bank, self._statistics, self._playout, self._changes)
         now = tuple([state.moves for state in states])
@@ -91,7 +97,7 @@ class StraightWay:
         self._statistics.counted(n - odd)
         self._playout.timestamp_gaps_total += gaps
         self._playout.silence_samples_total += silence
-        return self._out[6, :odd], self._blocks(groups, packets.store)
+        return self._out[6][:odd], self._blocks(groups, packets.store)
 
     def unbind(self) -> None:
         """Let go of the columns: what holds them keeps their memory."""
@@ -99,12 +105,14 @@ class StraightWay:
         self._state = None
 
     def _blocks(
-        self, groups: list[tuple[int, int, int]], store: NDArray[np.uint8]
+        self, groups: list[tuple[int, int, int, int]], store: NDArray[np.uint8]
     ) -> Iterator[AudioBlock]:
         end = 0
-        for frames, payload_type, size in groups:
+        for frames, payload_type, size, gaps in groups:
             start, end = end, end + frames
-            rows, slot, offset, position, gap, arrival_ns = self._out[:6, start:end]
+            rows, slot, offset, position, gap, arrival_ns = [
+                column[start:end] for column in self._out[:6]
+            ]
             codec = CODECS[payload_type]
             if self._pcm.size < frames * codec.samples(size):
                 self._pcm = np.zeros(frames * codec.samples(size), np.int16)
@@ -113,10 +121,11 @@ class StraightWay:
                 rows=rows,
                 position=position,
                 gap_samples=gap,
-                lost=np.zeros(frames, np.int64),
+                lost=self._lost[:frames],
                 arrival_ns=arrival_ns,
                 payload=Payloads(store, slot, offset, size),
                 scratch=self._pcm,
+                has_gaps=gaps > 0,
             )
 
     def _bind(self) -> None:

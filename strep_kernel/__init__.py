@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
 __all__ = ["VERSION", "load"]
 
-VERSION = 4
+VERSION = 6
 """Of what the functions take and do; to be raised here and in kernel.h with each change."""
 
 

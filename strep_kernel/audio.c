@@ -264,7 +264,7 @@ FUNCTION(judge)
     (void)module;
     Py_buffer *table[2];
     int64_t number[6];
-    if (!arguments_of(arguments, count, 2, (Py_ssize_t[]){12, 6}, table, 6, number))
+    if (!arguments_of(arguments, count, 2, (Py_ssize_t[]){15, 3}, table, 6, number))
         return NULL;
     int64_t n = number[0], samples = number[1], length = number[2];
     int64_t start_samples = number[3], stop_samples = number[4], window_samples = number[5];
@@ -277,8 +277,8 @@ FUNCTION(judge)
     const double *limit = table[0][11].buf; /* margin, least power, share left by voicing */
     const int64_t *row = table[1][0].buf, *position = table[1][1].buf;
     const int16_t *pcm = table[1][2].buf;
-    const double scale = *(const double *)table[1][3].buf;
-    int64_t *started = table[1][4].buf, *stopped = table[1][5].buf;
+    const double scale = *(const double *)table[0][12].buf;
+    int64_t *started = table[0][13].buf, *stopped = table[0][14].buf;
 
     int64_t starts = 0, stops = 0;
     for (int64_t i = 0; i < n; i++) {

@@ -10,7 +10,7 @@
 
 /* Of what the functions take and do; Python leaves a kernel out whose version is another one. To be
  * raised with each change, here and in __init__.py. */
-#define KERNEL_VERSION 4
+#define KERNEL_VERSION 6
 
 /* Loops over samples are compiled for wider registers as well; the loader chooses. */
 #if defined(__x86_64__) && defined(__gnu_linux__) && defined(__GNUC__) && !defined(__clang__)

@@ -134,7 +134,7 @@ FUNCTION(strangers)
 
 /* Frames of one codec and one length, the same how-manieth of their tracks. */
 typedef struct {
-    int64_t round, payload_type, size, frames;
+    int64_t round, payload_type, size, frames, gaps;
 } Group;
 
 /* Those of pipeline.playout. */
@@ -166,8 +166,8 @@ static int is_same(const Group *one, const Group *other)
  *
  * `mark` has an entry for each row and is not to be touched; `epoch` is another number, above 0, at
  * each call; `max_ahead_ns` is the playout's. Returns the groups, a list of (frames, payload type,
- * bytes) in the order in which they lie in `out`; how many are odd; and how many gaps of silence
- * there were, and samples in them. */
+ * bytes, frames behind a gap) in the order in which they lie in `out`; how many are odd; and how
+ * many gaps of silence there were, and samples in them. */
 FUNCTION(advance)
 {
     (void)module;
@@ -227,7 +227,7 @@ FUNCTION(advance)
             is_straight = is_straight && (late <= MOST_LATE_NS || waited <= PAUSE_NS);
         }
         if (is_straight) {
-            const Group wanted = {round, type, size, 0};
+            const Group wanted = {round, type, size, 0, 0};
             if (round < rounds && is_same(&group[last_of_round[round]], &wanted)) {
                 g = last_of_round[round];
             } else {
@@ -243,11 +243,12 @@ FUNCTION(advance)
             continue;
         }
         if (g == groups)
-            group[groups++] = (Group){round, type, size, 0};
+            group[groups++] = (Group){round, type, size, 0, 0};
         if (round == rounds)
             rounds++;
         last_of_round[round] = g;
         group[g].frames++;
+        group[g].gaps += gap != 0;
         group_of[i] = g;
         mark[r] = epoch << ROUND_BITS | (round + 1);
 
@@ -314,8 +315,9 @@ FUNCTION(advance)
         const Group *each = &group[order[k]];
         at[order[k]] = total;
         total += each->frames;
-        PyObject *entry = Py_BuildValue("LLL", (long long)each->frames,
-                                        (long long)each->payload_type, (long long)each->size);
+        PyObject *entry = Py_BuildValue("LLLL", (long long)each->frames,
+                                        (long long)each->payload_type, (long long)each->size,
+                                        (long long)each->gaps);
         if (entry == NULL) {
             Py_DECREF(list);
             return NULL;

@@ -117,6 +117,7 @@ class DtmfSink(Sink):
         self._states: dict[int, Any] = {}
         """By sample rate, what the kernel works on."""
         self._over = np.zeros((4, 0), np.int64)
+        self._over_columns: Any = None
 
     def open(self, track: Track) -> None:
         """Begin a track in silence, whatever its row held before."""
@@ -226,11 +227,12 @@ class DtmfSink(Sink):
             )  # fmt: skip
         room = len(block) * (block.samples // rules.hop + 2)
         if self._over.shape[1] < room:
-            self._over = np.zeros((4, room), np.int64)
+            self._over = np.zeros((4, 2 * room), np.int64)
+            self._over_columns = kernel.Columns(*self._over)
         count = kernel.tones(
             self._states[rate_hz],
             kernel.Columns(block.rows, block.position, block.lost, block.pcm),
-            kernel.Columns(*self._over),
+            self._over_columns,
             len(block),
             block.samples,
             rules.shift,

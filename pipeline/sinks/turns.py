@@ -4,13 +4,12 @@ Edges of speech are told late and by party, so they wait until all that happened
 been told. Then they are *settled*, those of all conversations together in the order in which they
 happened. What has been settled stays: an edge that is told later than that counts from there on.
 
-Python runs for what is told only. Edges are many, and what is kept of a thousand conversations as
-objects has left the processor's cache each time one of them is due.
+Where they are many, all are settled at once in columns, and Python runs for what is told only: what
+is kept of thousands of conversations as objects would have left the processor's cache each time.
 """
 
 from __future__ import annotations
 
-from itertools import compress
 from typing import TYPE_CHECKING, Generic, NamedTuple, TypeVar
 
 import numpy as np
@@ -28,10 +27,13 @@ INBOUND, OUTBOUND = range(2)
 _NEEDED = ((OVER, 2), (QUIET, 0))
 """How many sides speak where a condition holds."""
 _NEVER_NS = 1 << 62
-_NOBODY = -1
-"""The number of edges of conversations that have ended."""
+
+MANY = 64
+"""So many edges are sooner settled together than one by one."""
 
 PartyT = TypeVar("PartyT")
+_Edge = tuple[int, int, int, int, PartyT]
+"""Number of the conversation, moment, step, side and party."""
 
 
 class Told(NamedTuple, Generic[PartyT]):
@@ -70,11 +72,8 @@ class Turns(RowState, Generic[PartyT]):
 
     def __init__(self, *, over_ns: int, quiet_ns: int) -> None:
         self._least_ns = np.array([over_ns, quiet_ns])
-        self._added: list[tuple[int, int, int, int, PartyT]] = []
-        self._pending = np.zeros((4, 0), np.int64)
-        """Number, moment, step and side of each edge that is not settled yet, as they were told."""
-        self._parties: list[PartyT] = []
-        """Whose they are."""
+        self._pending: list[_Edge[PartyT]] = []
+        """What is not settled yet, as it was told."""
         self._last: dict[int, PartyT] = {}
         """Who spoke up last, of the conversations in which both sides speak."""
         super().__init__()
@@ -82,7 +81,7 @@ class Turns(RowState, Generic[PartyT]):
     @property
     def pending(self) -> int:
         """Edges that are not settled yet."""
-        return len(self._added) + len(self._parties)
+        return len(self._pending)
 
     def open(self, number: int, at_ns: int) -> None:
         """Begin a conversation, in silence."""
@@ -92,29 +91,38 @@ class Turns(RowState, Generic[PartyT]):
 
     def add(self, number: int, at_ns: int, step: int, side: int, party: PartyT) -> None:
         """Take in that a party of a side begins to speak, where `step` is 1, or ceases to, -1."""
-        self._added.append((number, at_ns, step, side, party))
+        self._pending.append((number, at_ns, step, side, party))
 
     def settle(self, until_ns: int) -> list[Told[PartyT]]:
         """Settle all conversations up to a moment; return what that tells, of each in order."""
-        self._take_added()
-        due = self._pending[1] <= until_ns
-        told = self._settle(*self._drop(due), until_ns) if due.any() else []
-        return told + self._tell_starts(np.arange(self.rows), until_ns)
+        due = [edge for edge in self._pending if edge[1] <= until_ns]
+        told: list[Told[PartyT]] = []
+        if due:
+            self._pending = [edge for edge in self._pending if edge[1] > until_ns]
+            if len(due) >= MANY:
+                told = self._settle_many(due, until_ns)
+            else:
+                by_number: dict[int, list[_Edge[PartyT]]] = {}
+                for edge in due:
+                    by_number.setdefault(edge[0], []).append(edge)
+                for number, edges in by_number.items():
+                    told += self._settle_one(number, edges, until_ns)
+        return told + self._tell_starts(0, self.rows, until_ns)
 
     def settle_half(self) -> list[Told[PartyT]]:
         """Settle the earlier half of what is pending, whatever else may still be told."""
-        self._take_added()
-        return self.settle(int(np.median(self._pending[1])) if self._parties else 0)
+        moments_ns = sorted(edge[1] for edge in self._pending)
+        return self.settle(moments_ns[(len(moments_ns) - 1) // 2]) if moments_ns else []
 
     def close(self, number: int, until_ns: int) -> list[Told[PartyT]]:
         """Settle all of one conversation and end it, no earlier than at `until_ns`."""
-        self._take_added()
-        own = np.flatnonzero(self._pending[0] == number)
-        edges = [(*self._pending[1:, i].tolist(), self._parties[i]) for i in own.tolist()]
-        self._pending[0, own] = _NOBODY
-        until_ns = max([until_ns, *(edge[0] for edge in edges)])
-        told = self._settle_one(number, edges, until_ns) if edges else []
-        told += self._tell_starts(np.array([number]), until_ns)
+        told: list[Told[PartyT]] = []
+        edges = [edge for edge in self._pending if edge[0] == number]
+        if edges:
+            self._pending = [edge for edge in self._pending if edge[0] != number]
+            until_ns = max(until_ns, *(edge[1] for edge in edges))
+            told = self._settle_one(number, edges, until_ns)
+        told += self._tell_starts(number, number + 1, until_ns)
         end_ns = max(until_ns, self.settled_ns.item(number))
         last = self._last.pop(number, None)
         for condition in (OVER, QUIET):
@@ -125,38 +133,15 @@ class Turns(RowState, Generic[PartyT]):
         self.renew(number)
         return told
 
-    def trim(self, rows: int) -> None:
-        """Give memory back when only so many conversations, the first ones, are open."""
-        super().trim(rows)
-        self._drop(self._pending[0] == _NOBODY)
-
-    def _take_added(self) -> None:
-        if self._added:
-            *facts, parties = zip(*self._added, strict=True)
-            self._added.clear()
-            self._pending = np.concatenate((self._pending, np.array(facts, np.int64)), axis=1)
-            self._parties.extend(parties)
-
-    def _drop(self, which: NDArray[np.bool_]) -> tuple[NDArray[np.int64], list[PartyT]]:
-        """Take edges out of those that are pending; return them, and whose they are."""
-        dropped = self._pending[:, which], list(compress(self._parties, which.tolist()))
-        self._pending = self._pending[:, ~which]
-        self._parties = list(compress(self._parties, (~which).tolist()))
-        return dropped
-
-    def _settle(
-        self, due: NDArray[np.int64], parties: list[PartyT], until_ns: int
-    ) -> list[Told[PartyT]]:
+    def _settle_many(self, due: list[_Edge[PartyT]], until_ns: int) -> list[Told[PartyT]]:
         """Settle edges of any conversations, all that these have up to a moment."""
-        number, at_ns, step, side = due
+        *facts, parties = zip(*due, strict=True)
+        number, at_ns, step, side = np.array(facts, np.int64)
         # at one moment those who begin come first, so that nobody is thought silent in between
         order = np.lexsort((-step, at_ns, number))
-        order = order[np.count_nonzero(number == _NOBODY) :]  # which come first
-        if not len(order):
-            return []
         number, at_ns, step, side = number[order], at_ns[order], step[order], side[order]
         n = np.arange(len(number))
-        is_first = np.diff(number, prepend=_NOBODY) != 0
+        is_first = np.diff(number, prepend=-1) != 0
         first = np.maximum.accumulate(np.where(is_first, n, 0))  # of the same conversation
         last = np.append(n[is_first][1:], len(n)) - 1
         rows = number[last]
@@ -168,20 +153,20 @@ class Turns(RowState, Generic[PartyT]):
         speaking = total - (total - steps)[first] + self.speaking[number]
         sides = np.count_nonzero(speaking, axis=1)
         before = np.count_nonzero(speaking - steps, axis=1)
-        edges = _Edges(number, at_ns, sides, before, first, last, [parties[i] for i in order])
+        edges = _Sorted(number, at_ns, sides, before, first, last, [parties[i] for i in order])
         told = [each for need in _NEEDED for each in self._turn(*need, edges)]
         self.speaking[rows] = speaking[last]
         self.settled_ns[rows] = np.maximum(at_ns[last], until_ns)
         return [each for _, each in sorted(told, key=lambda each: each[0])]
 
     def _settle_one(
-        self, number: int, edges: list[tuple[int, int, int, PartyT]], until_ns: int
+        self, number: int, edges: list[_Edge[PartyT]], until_ns: int
     ) -> list[Told[PartyT]]:
-        """Do what `_settle` does, for one conversation: sooner for a few edges."""
+        """Do what `_settle_many` does, for one conversation."""
         speaking, since_ns = self.speaking[number].tolist(), self.since_ns[number].tolist()
         is_told, settled_ns = self.is_told[number].tolist(), self.settled_ns.item(number)
         told: list[Told[PartyT]] = []
-        for at_ns, step, side, party in sorted(edges, key=lambda edge: (edge[0], -edge[1])):
+        for _, at_ns, step, side, party in sorted(edges, key=lambda edge: (edge[1], -edge[2])):
             settled_ns = max(settled_ns, at_ns)
             before = (speaking[INBOUND] > 0) + (speaking[OUTBOUND] > 0)
             speaking[side] += step
@@ -203,7 +188,7 @@ class Turns(RowState, Generic[PartyT]):
         return told
 
     def _turn(
-        self, condition: int, needed: int, edges: _Edges[PartyT]
+        self, condition: int, needed: int, edges: _Sorted[PartyT]
     ) -> list[tuple[int, Told[PartyT]]]:
         """Take in where a condition begins to hold and ceases to.
 
@@ -241,22 +226,24 @@ class Turns(RowState, Generic[PartyT]):
                     self._last.pop(row, None)
         return told
 
-    def _tell_starts(self, rows: NDArray[np.intp], until_ns: int) -> list[Told[PartyT]]:
-        """Tell which conditions have held for long enough by now."""
-        settled_ns = np.maximum(self.settled_ns.take(rows), until_ns)
-        is_certain = self.since_ns[rows] + self._least_ns <= settled_ns[:, None]
-        is_certain &= ~self.is_told[rows]
-        told = []
+    def _tell_starts(self, first: int, end: int, until_ns: int) -> list[Told[PartyT]]:
+        """Tell which conditions have held for long enough by now, of the rows up to `end`."""
+        settled_ns = np.maximum(self.settled_ns[first:end, None], until_ns)
+        is_certain = self.since_ns[first:end] + self._least_ns <= settled_ns
+        is_certain &= ~self.is_told[first:end]
+        told: list[Told[PartyT]] = []
+        if not is_certain.any():
+            return told
         for i, condition in np.argwhere(is_certain).tolist():
-            row = int(rows[i])
+            row = first + i
             self.is_told[row, condition] = True
-            self.settled_ns[row] = settled_ns[i]
+            self.settled_ns[row] = max(self.settled_ns.item(row), until_ns)
             party = self._last.get(row) if condition == OVER else None
-            told.append(Told(row, condition, int(self.since_ns[row, condition]), None, party))
+            told.append(Told(row, condition, self.since_ns.item(row, condition), None, party))
         return told
 
 
-class _Edges(NamedTuple, Generic[PartyT]):
+class _Sorted(NamedTuple, Generic[PartyT]):
     """Edges that are being settled, by conversation and moment."""
 
     number: NDArray[np.int64]

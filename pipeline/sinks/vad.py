@@ -73,9 +73,13 @@ class VadSink(SpeechSink):
                 10 ** ((voiced_db - threshold_db) / 10),
             ]
         )
+        self._scale = np.zeros(1)
+        """Of the band energy of a frame, in the kernel; for frames of so many samples:"""
+        self._scaled_samples = 0
+        self._changed = np.zeros((2, 0), np.intp)
         self._floor = NoiseFloor(floor_ms)
         self._kernel = load()
-        self._bound = (0, 0)
+        self._bound: tuple[int, ...] = ()
         self._state: Any = None
 
     def open(self, track: Track) -> None:
@@ -90,8 +94,8 @@ class VadSink(SpeechSink):
         if not block.is_received:
             self._be_silent(block.rows, block.position + block.samples, rate_hz)
             return
-        gap = (block.gap_samples > 0).nonzero()[0]
-        if len(gap):
+        if block.has_gaps:
+            gap = (block.gap_samples > 0).nonzero()[0]
             self._be_silent(block.rows[gap], block.position[gap], rate_hz)
         pcm = narrow(block.pcm, rate_hz)
         if pcm.shape[1] < LEAST_SAMPLES:
@@ -104,7 +108,7 @@ class VadSink(SpeechSink):
     def _trim(self) -> None:
         super()._trim()
         self._floor.trim(0)
-        self._bound, self._state = (0, 0), None  # which holds the columns
+        self._bound, self._state = (), None  # which holds the columns
 
     def _judge(self, block: AudioBlock, pcm: NDArray[np.int16]) -> None:
         """Take the frames."""
@@ -124,24 +128,30 @@ class VadSink(SpeechSink):
         """Do what `_judge` does, in one pass."""
         kernel: Any = self._kernel
         activity, floor, rate_hz = self._activity, self._floor, block.sample_rate_hz
-        now = (activity.moves, floor.moves)
+        n, samples = pcm.shape
+        if self._changed.shape[1] < n:
+            self._changed = np.zeros((2, 2 * n), np.intp)
+        now = (activity.moves, floor.moves, self._changed.shape[1])
         if self._bound != now:  # the columns have moved
             self._bound = now
             self._state = kernel.Columns(
                 activity.state, activity.begin, activity.end, activity.heard, activity.evidence,
                 activity.resumed, activity.energy, activity.active_samples, floor.lowest,
-                floor.lowest_before, floor.renewal, self._limits,
+                floor.lowest_before, floor.renewal, self._limits, self._scale, *self._changed,
             )  # fmt: skip
-        changed = np.empty((2, len(block)), np.intp)
-        scale = np.array([band_scale(pcm.shape[1])])
+        if self._scaled_samples != samples:
+            self._scaled_samples = samples
+            self._scale[0] = band_scale(samples)
         starts, stops = kernel.judge(
             self._state,
-            kernel.Columns(block.rows, block.position, pcm, scale, *changed),
-            len(block),
-            pcm.shape[1],
+            kernel.Columns(block.rows, block.position, pcm),
+            n,
+            samples,
             block.samples,
             in_samples(self._start_ms, rate_hz),
             in_samples(self._stop_ms, rate_hz),
             in_samples(floor.half_ms, rate_hz),
         )
-        self._change(changed[0, :starts], changed[1, :stops], rate_hz)
+        if starts or stops:
+            started, stopped = self._changed
+            self._change(started[:starts], stopped[:stops], rate_hz)

@@ -76,13 +76,16 @@ class TrackTable:
     def lookup(
         self, word0: NDArray[np.uint64], word1: NDArray[np.uint64], side: NDArray[np.uint8]
     ) -> tuple[NDArray[np.intp], int]:
-        """Return the row of each key, (n,) intp, and how many have none but `NO_ROW`."""
+        """Return the row of each key, (n,) intp, and how many have none but `NO_ROW`.
+
+        The arrays (n,) are contiguous.
+        """
         n = len(side)
         if self._kernel is not None:
             rows = np.empty(n, np.intp)
             missing = self._kernel.lookup(
                 self._columns,
-                self._kernel.Columns(*map(np.ascontiguousarray, (word0, word1, side)), rows),
+                self._kernel.Columns(word0, word1, side, rows),
                 n, int(self._shift), _BUCKET_SHIFT, BUCKETS,
             )  # fmt: skip
             return rows, missing

@@ -89,6 +89,7 @@ class Levels(Sink):
         self.frames = {}
 
     def write(self, block):
+        assert block.has_gaps == block.gap_samples.any()
         for i, row in enumerate(block.rows.tolist()):
             self.frames.setdefault(row, []).append(
                 (

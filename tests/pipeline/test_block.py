@@ -14,13 +14,13 @@ pytestmark = pytest.mark.usefixtures("kernel")
 COLUMNS = ("rows", "position", "gap_samples", "lost", "arrival_ns", "payload")
 
 
-def block(payload, *, codec=PCMU, scratch=None):
+def block(payload, *, codec=PCMU, scratch=None, gap_samples=None):
     n = len(payload)
     return AudioBlock(
         codec=codec,
         rows=np.arange(n, dtype=np.intp),
         position=np.arange(n, dtype=np.int64) + 100,
-        gap_samples=np.arange(n, dtype=np.int64) + 200,
+        gap_samples=np.arange(n, dtype=np.int64) + 200 if gap_samples is None else gap_samples,
         lost=np.arange(n, dtype=np.int64) + 300,
         arrival_ns=np.arange(n, dtype=np.int64) + 400,
         payload=np.array(payload, np.uint8),
@@ -71,6 +71,12 @@ def test_bytes_are_those_of_payload_and_of_pcm_once_it_is_there():
     assert frames.nbytes == 480
     assert frames.pcm.nbytes == 960
     assert frames.nbytes == 1440
+
+
+@pytest.mark.parametrize(("gaps", "has_gaps"), [([0, 0], False), ([0, 160], True), ([-5, 0], True)])
+def test_a_block_knows_whether_it_has_gaps(gaps, has_gaps):
+    frames = block([[0x00], [0xFF]], gap_samples=np.array(gaps))
+    assert frames.has_gaps is has_gaps
 
 
 @pytest.mark.parametrize("is_decoded", [False, True])

@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
+from unittest.mock import patch
+
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from pipeline.sinks.turns import INBOUND, OUTBOUND, OVER, QUIET, Told, Turns
-
-
-class OneByOne(Turns):
-    """Settles each conversation by itself, edge by edge."""
-
-    def _settle(self, due, parties, until_ns):
-        told = []
-        for number in sorted(set(due[0].tolist()) - {-1}):
-            edges = [
-                (*facts, party)
-                for own, *facts, party in zip(*due.tolist(), parties, strict=True)
-                if own == number
-            ]
-            told += self._settle_one(number, edges, until_ns)
-        return told
 
 
 def test_talk_over_is_told_of_who_spoke_up_last():
@@ -82,6 +69,21 @@ def test_half_of_what_waits_is_settled_early():
     assert turns.pending == 10
 
 
+def telling(edges, beat):
+    """Yield what is told of (told at, conversation, side, moment, step), and when."""
+    turns, waiting = Turns(over_ns=3, quiet_ns=5), list(edges)
+    for number in range(4):
+        turns.open(number, 0)
+    for now in range(0, 200, beat):
+        while waiting and waiting[0][0] <= now:
+            _, number, side, moment, step = waiting.pop(0)
+            turns.add(number, moment, step, side, f"{number}{side}")
+        told = [(now, *each) for each in turns.settle(now - 6)]
+        yield from sorted(told, key=lambda each: each[1])  # in order, of each conversation
+    for number in range(4):
+        yield from turns.close(number, 250)
+
+
 spoken = st.lists(
     st.tuples(st.integers(0, 3), st.booleans(), st.integers(0, 9), st.integers(0, 9)), max_size=40
 )
@@ -102,17 +104,7 @@ def test_all_at_once_tell_what_each_tells_by_itself(spoken, lateness, beat):
             edges.append((told, *key, moment, step))
     edges.sort(key=lambda edge: edge[0])
     tellings = []
-    for kind in (Turns, OneByOne):
-        turns, waiting, telling = kind(over_ns=3, quiet_ns=5), list(edges), []
-        for number in range(4):
-            turns.open(number, 0)
-        for now in range(0, 200, beat):
-            while waiting and waiting[0][0] <= now:
-                _, number, side, moment, step = waiting.pop(0)
-                turns.add(number, moment, step, side, f"{number}{side}")
-            told = [(now, *each) for each in turns.settle(now - 6)]
-            telling += sorted(told, key=lambda each: each[1])  # in order, of each conversation
-        for number in range(4):
-            telling += turns.close(number, 250)
-        tellings.append(telling)
+    for many in (1, 1000):
+        with patch("pipeline.sinks.turns.MANY", many):
+            tellings.append(list(telling(edges, beat)))
     assert tellings[0] == tellings[1]

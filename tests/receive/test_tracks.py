@@ -54,7 +54,8 @@ def add(table, call_leg_id, side=0):
 
 def lookup(table, *keys):
     """Return the rows of (call_leg_id, side) keys, looked up together."""
-    ids = np.array([words(call_leg_id) for call_leg_id, _ in keys], np.uint64).reshape(-1, 2).T
+    ids = np.array([words(call_leg_id) for call_leg_id, _ in keys], np.uint64).reshape(-1, 2)
+    ids = np.ascontiguousarray(ids.T)
     sides = np.array([side for _, side in keys], np.uint8)
     rows, missing = table.lookup(ids[0], ids[1], sides)
     assert missing == rows.tolist().count(NO_ROW)
