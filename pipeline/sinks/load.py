@@ -99,7 +99,7 @@ def _made(name: str, cls: type[Sink | Analyzer], values: dict[str, object]) -> S
     try:
         return cls(**values)
     except SinkError as error:
-        raise SinkError(f"sink {name!r}: {error}") from error
+        raise SinkError(f"sink {name!r}: {str(error).removeprefix(f'{name}: ')}") from error
     except Exception as error:
         raise SinkError(f"sink {name!r} cannot be made: {_brief(error)}") from error
 

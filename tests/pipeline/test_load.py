@@ -124,6 +124,12 @@ def test_positional_parameters_are_options_too():
     assert load(name(Needs), {"model": "m.bin", "size": "3"}).given == (Path("m.bin"), 3)
 
 
+def test_option_out_of_its_range_names_the_sink_once():
+    message = "^sink 'vad': start_ms must be between 0 and 10000, not -1$"
+    with pytest.raises(SinkError, match=message):
+        load("vad", {"start_ms": "-1"})
+
+
 def test_analyser_is_run_by_a_sink_with_converted_options(monkeypatch):
     monkeypatch.setattr(Meter, "made", [])
     sink = load(name(Meter), {"window_ms": "30"})
