@@ -92,7 +92,7 @@ def draw(report: Report, figure: Figure) -> None:
         axes.bar(places, costs, width, color=SERIES[number], label=f"{tracks:,} tracks")
     axes.set_xticks(range(len(SETS)), list(SETS))
     axes.set_title("CPU per packet, microseconds", loc="left", fontsize=9.5)
-    axes.legend(frameon=False)
+    axes.legend(frameon=False, ncols=2, loc="lower right", bbox_to_anchor=(1, 1))
     plain(axes, grid="y")
 
 

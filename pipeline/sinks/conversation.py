@@ -200,7 +200,7 @@ class ConversationSink(Sink):
 
 @dataclass(slots=True)
 class _Party:
-    """An open track."""
+    """An open track; an edge of speech touches nothing else of its conversation."""
 
     track: Track
     conversation: _Conversation

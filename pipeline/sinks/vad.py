@@ -74,8 +74,9 @@ class VadSink(SpeechSink):
             ]
         )
         self._scale = np.zeros(1)
-        """Of the band energy of a frame, in the kernel; for frames of so many samples:"""
+        """What makes a band power of the kernel's sum over a frame, as long as the last one was."""
         self._scaled_samples = 0
+        """How long that was."""
         self._changed = np.zeros((2, 0), np.intp)
         self._floor = NoiseFloor(floor_ms)
         self._kernel = load()
