@@ -234,7 +234,8 @@ def _parser() -> argparse.ArgumentParser:
         help="run on this core only")  # fmt: skip
     add("--method", choices=get_args(Method), help="default: the fastest that there is")
     add("--most-segments", type=between(1, SEGMENTS), default=SEGMENTS, metavar="N",
-        help="datagrams that leave together at most, by UDP_SEGMENT (default 64)")  # fmt: skip
+        help="datagrams that leave together at most, by UDP_SEGMENT (default 64; 1 for a receiver "
+             "of several workers, where what leaves together is steered together)")  # fmt: skip
     add("--anywhere", action="store_true", help="allow other machines than this one")
     return parser
 
